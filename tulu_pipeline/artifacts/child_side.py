@@ -1,0 +1,33 @@
+"""What a child process calls: events to the run that started it, and an end when that run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import threading
+from typing import Any
+
+EVENT_PREFIX = "@tulu "
+SUPERVISOR_VARIABLE = "TULU_SUPERVISOR_PID"
+
+
+def emit(event: dict[str, Any]) -> None:
+    """Send one event to the run: a single line on stdout, written at once so that lines never mix."""
+    os.write(1, f"\n{EVENT_PREFIX}{json.dumps(event, ensure_ascii=True)}\n".encode())
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its supervisor is gone. Nothing happens outside a supervisor."""
+    pid = os.environ.get(SUPERVISOR_VARIABLE)
+    if pid:
+        threading.Thread(target=_watch, args=(int(pid),), daemon=True, name="end-with-parent").start()
+
+
+def _watch(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        poller = select.poll()
+        poller.register(os.pidfd_open(pid), select.POLLIN)
+        poller.poll()
+    os._exit(1)

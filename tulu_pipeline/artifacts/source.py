@@ -1,0 +1,120 @@
+"""Leaves of the graph: bytes from outside, each with a descriptor that is part of a key.
+
+PinnedFile    a URL and its sha256; a hash nobody has seen is None and is trusted on the first download
+HubFile       a file of a hub repository at a 40-hex revision
+TrackedFile   a URL whose content moves; resolved to a hash by `--update-sources`, kept in `sources.lock`
+LocalFile     a file on this machine, hashed at plan time
+Builtin       made by a function of this project
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from tulu_pipeline.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedFile:
+    """A file at a fixed address.
+
+    Attributes:
+        url: where it is published; None for a file that only a mirror has.
+        sha256: its hash, computed or read, never guessed; None trusts the first download.
+    """
+
+    url: str | None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is None and self.sha256 is None:
+            raise BadInput("a pinned file has neither url nor sha256", "PinnedFile", "give at least one")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise BadInput(f"`{self.sha256}` is not a sha256", str(self.url), "write 64 hex digits, or None")
+
+    def address(self) -> str:
+        """What the lock file remembers it by."""
+        return self.url or f"sha256:{self.sha256}"
+
+    def descriptor(self) -> dict[str, Any]:
+        """The hash alone where it is known: moving the file moves no key."""
+        return {"sha256": self.sha256} if self.sha256 else {"url": self.url}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """A file of a hub repository (`kind` "dataset" or "model") at a full commit hash."""
+
+    repo: str
+    path: str
+    revision: str
+    kind: str = "dataset"
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise BadInput(
+                f"revision `{self.revision}` is not a commit",
+                f"hub file {self.repo}/{self.path}",
+                "write the 40-hex hash",
+            )
+
+    def address(self) -> str:
+        return f"hub:{self.kind}:{self.repo}@{self.revision}/{self.path}"
+
+    def descriptor(self) -> dict[str, Any]:
+        if self.sha256:
+            return {"sha256": self.sha256}
+        return {"hub": self.repo, "kind": self.kind, "revision": self.revision, "path": self.path}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedFile:
+    """A URL whose content moves; `sources.lock` says which bytes count until `--update-sources`."""
+
+    url: str
+
+    def address(self) -> str:
+        return f"tracked:{self.url}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFile:
+    """A file on this machine.
+
+    Attributes:
+        path: absolute, or relative to the working directory.
+        maker: `module:function` that writes the file (and its siblings) where it is missing; "" for none.
+    """
+
+    path: str
+    maker: str = ""
+
+    def address(self) -> str:
+        return f"local:{self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builtin:
+    """Made by a function of this project: `function(out: Path, **dict(args))` writes files into `out`.
+
+    Attributes:
+        function: `module:function`.
+        version: bumped when it writes other bytes.
+        args: keyword arguments, as pairs of name and scalar.
+    """
+
+    function: str
+    version: int
+    args: tuple[tuple[str, str | int | float], ...] = ()
+
+    def address(self) -> str:
+        return f"builtin:{self.function}"
+
+    def descriptor(self) -> dict[str, Any]:
+        return {"builtin": self.function, "version": self.version, "args": dict(self.args)}
+
+
+Source = PinnedFile | HubFile | TrackedFile | LocalFile | Builtin

@@ -1,0 +1,1 @@
+"""Conversations: schema, template, encoding."""

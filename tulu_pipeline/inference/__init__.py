@@ -1,0 +1,1 @@
+"""Generation: engines, sampling, per-item records."""

@@ -1,0 +1,1 @@
+"""Judges: raw replies about completions."""

@@ -1,0 +1,51 @@
+"""The one module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says; execution only, never part of a key.
+
+    Attributes:
+        store: root of the artifact store, a path or fsspec URL (`TULU_STORE`, else `./store`).
+        mirror: where pinned files can be had by hash, an fsspec URL (`TULU_MIRROR`), or None.
+        sources_lock: file that remembers hashes trusted on first download (`TULU_SOURCES_LOCK`).
+        hub_endpoint: base URL of the model and dataset hub (`HF_ENDPOINT`).
+        hub_token: access token for gated files (`HF_TOKEN`), or None.
+        color: False when `NO_COLOR` is set.
+    """
+
+    store: str
+    mirror: str | None
+    sources_lock: Path
+    hub_endpoint: str
+    hub_token: str | None
+    color: bool
+
+
+def read_settings(store: str | None = None) -> Settings:
+    """Settings from the environment; `store` (the `--store` option) wins over `TULU_STORE`."""
+    env = os.environ
+    return Settings(
+        store=store or env.get("TULU_STORE") or "store",
+        mirror=env.get("TULU_MIRROR") or None,
+        sources_lock=Path(env.get("TULU_SOURCES_LOCK") or "sources.lock"),
+        hub_endpoint=(env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        hub_token=env.get("HF_TOKEN") or None,
+        color="NO_COLOR" not in env,
+    )
+
+
+def child_environment(**overrides: str) -> dict[str, str]:
+    """The environment a child process gets: ours, with `overrides` on top."""
+    return {**os.environ, **overrides}
+
+
+def gpus_hidden() -> bool:
+    """Whether `CUDA_VISIBLE_DEVICES` is set and empty, the usual way to run on the CPU beside a GPU."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") == ""

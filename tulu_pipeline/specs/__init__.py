@@ -1,0 +1,1 @@
+"""The nouns, types only: dataset, mixture, model, recipe, benchmark, experiment."""

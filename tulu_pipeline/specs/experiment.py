@@ -1,0 +1,55 @@
+"""What an experiment is: one frozen value from which the whole graph follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tulu_pipeline.specs.benchmark import Benchmark
+from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.specs.mixture import Mixture
+from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.specs.recipe import Recipe
+
+Engine = Literal["vllm", "transformers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What is trained on what and asked what.
+
+    Attributes:
+        name: id; the file's name.
+        title: one line, for people.
+        hypothesis: what it should show.
+        reproduces: table or figure of the paper, "" for none.
+        models: base models.
+        mixtures: each base model is tuned on each of them.
+        untuned: whether the base models themselves are evaluated too.
+        benchmarks: benchmark name to the metrics asked of it, in column order.
+        recipe: how models are tuned; `recipes` holds exceptions by mixture name.
+        engine: what generates; part of the identity of completions.
+        engine_dtype: compute type of generation.
+        datasets, own_benchmarks: values that are not in the registries, for an experiment that carries its own.
+        item_limit: metric to the number of items asked (spread evenly over the groups); absent asks all.
+        notes: lines printed under the tables: caps, samples, deviations.
+    """
+
+    name: str
+    title: str
+    hypothesis: str
+    models: tuple[PretrainedModel, ...]
+    mixtures: tuple[Mixture, ...]
+    benchmarks: Mapping[str, tuple[str, ...]]
+    recipe: Recipe = field(default_factory=Recipe)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    untuned: bool = True
+    reproduces: str = ""
+    engine: Engine = "vllm"
+    engine_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    datasets: tuple[Dataset, ...] = ()
+    own_benchmarks: tuple[Benchmark, ...] = ()
+    item_limit: Mapping[str, int] = field(default_factory=dict)
+    max_new_tokens: int | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,42 @@
+"""What a mixture is: an ordered list of components. A mixture copies nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One dataset of a mixture.
+
+    Attributes:
+        dataset: its name.
+        cap: at most this many conversations, drawn without replacement by the mixture's seed; None takes all.
+        repeat: how often each conversation is seen in an epoch.
+    """
+
+    dataset: str
+    cap: int | None = None
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """What a model is tuned on.
+
+    Attributes:
+        name: id; a model tuned on it is `model+mixture`.
+        components: in order; the training order is drawn over all of them together.
+        label: how tables call a model tuned on it; "" uses the name.
+        seed: draws the capped components.
+    """
+
+    name: str
+    components: tuple[Component, ...]
+    label: str = ""
+    seed: int = 42
+
+
+def single(dataset: str) -> Mixture:
+    """A mixture of one dataset, under the dataset's name."""
+    return Mixture(name=dataset, components=(Component(dataset=dataset),))

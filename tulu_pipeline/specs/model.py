@@ -1,0 +1,48 @@
+"""What a base model is, before finetuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tulu_pipeline.artifacts.source import Source
+
+TokenizerMode = Literal["legacy_fast", "nonlegacy", "v2023_slow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainedModel:
+    """A base model.
+
+    Attributes:
+        name: id such as `llama-7b`.
+        sources: weights, config and tokenizer files, or one `Builtin` that writes them all
+            (the folder then opens with `transformers`).
+        parameters: number of weights, for people and estimates.
+        pretraining_tokens: tokens it was trained on; 0 when it was not.
+        context_tokens: longest sequence it takes.
+        license: SPDX id, or a name.
+        tokenizer_mode: how a LLaMA tokenizer treats what follows `</s>`; None for other families.
+        tune_learning_rate, tune_max_length_tokens: the paper's choice for this size where it differs from the recipe.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    parameters: int
+    pretraining_tokens: int
+    context_tokens: int
+    license: str
+    tokenizer_mode: TokenizerMode | None = None
+    tune_learning_rate: float | None = None
+    tune_max_length_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Models of one architecture and license, by size."""
+
+    name: str
+    title: str
+    citation: str
+    models: tuple[PretrainedModel, ...]

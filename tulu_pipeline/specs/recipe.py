@@ -1,0 +1,73 @@
+"""How a model is finetuned: identity only. Ranks, ZeRO stage and micro-batch are the profile's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tulu_pipeline.errors import BadInput
+
+LossSpan = Literal["tulu1", "eos"]
+LossNorm = Literal["micro_mean", "token_mean"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The paper's recipe by default (Appendix, and the original's scripts).
+
+    Attributes:
+        learning_rate: peak; linear warm-up from 0, then linear decay to `final_learning_rate_share` of it.
+        epochs: passes over the mixture; fractional is fine. `max_steps` stops earlier, the schedule then spans it.
+        conversations_per_step: global batch over all ranks and accumulation.
+        warmup_ratio: share of the steps; `warmup_steps` wins where given.
+        max_length_tokens: longer conversations are cut on the right.
+        loss_span: what is supervised: content, end mark and what stands before the next user tag (`tulu1`),
+            or content and end mark (`eos`).
+        loss_norm: mean over a virtual micro-batch's supervised tokens, then over micro-batches (`micro_mean`, the
+            original's); or one mean over the step's supervised tokens (`token_mean`).
+        loss_micro_batch_conversations: size of the virtual micro-batch of `micro_mean`.
+        dtype: weights' compute type.
+        seed: draws the order of conversations and dropout.
+    """
+
+    learning_rate: float = 2e-5
+    final_learning_rate_share: float = 0.0
+    epochs: float = 2.0
+    max_steps: int | None = None
+    conversations_per_step: int = 128
+    warmup_ratio: float = 0.03
+    warmup_steps: int | None = None
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    max_length_tokens: int = 2048
+    loss_span: LossSpan = "tulu1"
+    loss_norm: LossNorm = "micro_mean"
+    loss_micro_batch_conversations: int = 2
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        def refuse(what: str, fix: str) -> None:
+            raise BadInput(what, "recipe", fix)
+
+        if self.learning_rate <= 0:
+            refuse(f"learning_rate is {self.learning_rate}", "write a positive number, the paper's is 2e-5")
+        if self.epochs <= 0:
+            refuse(f"epochs is {self.epochs}", "write a positive number, the paper's is 2")
+        if self.max_steps is not None and self.max_steps < 1:
+            refuse(f"max_steps is {self.max_steps}", "write at least 1, or None")
+        if self.conversations_per_step < 1:
+            refuse(f"conversations_per_step is {self.conversations_per_step}", "write at least 1")
+        if self.conversations_per_step % self.loss_micro_batch_conversations:
+            refuse(
+                f"conversations_per_step {self.conversations_per_step} is no multiple of "
+                f"loss_micro_batch_conversations {self.loss_micro_batch_conversations}",
+                "choose a divisor, or loss_norm=`token_mean` with loss_micro_batch_conversations=1",
+            )
+        if not 0 <= self.warmup_ratio < 1:
+            refuse(f"warmup_ratio is {self.warmup_ratio}", "write a share between 0 and 1")
+        if self.max_length_tokens < 8:
+            refuse(f"max_length_tokens is {self.max_length_tokens}", "write at least 8")

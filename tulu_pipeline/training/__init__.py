@@ -1,0 +1,1 @@
+"""Finetuning with DeepSpeed: recipe to checkpoint."""

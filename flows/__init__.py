@@ -1,0 +1,1 @@
+"""Order: the only code that sees the whole graph of an experiment."""

@@ -1,0 +1,1 @@
+"""Stages: one file each, its parameters and what it calls."""

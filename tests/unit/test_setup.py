@@ -49,7 +49,7 @@ def test_an_old_python_is_named_with_the_fix(checkout: Path) -> None:
 
 
 def test_a_python_without_venv_is_named_with_the_package_to_install(checkout: Path) -> None:
-    done = run_setup(checkout, f'case "$*" in *ensurepip*) exit 1 ;; *) exec {sys.executable} "$@" ;; esac')
+    done = run_setup(checkout, f'case "$*" in *ensurepip*) exit 1 ;; *) exec "{sys.executable}" "$@" ;; esac')
     assert done.returncode == 1
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     assert f"setup: {version} lacks the venv module\n  fix: `apt install {version}-venv`" in done.stderr

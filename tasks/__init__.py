@@ -1,1 +1,13 @@
-"""Stages: one file each, its parameters and what it calls."""
+"""The stages, in the order data flows through them."""
+
+from tasks.download import DOWNLOAD
+from tasks.finetune import FINETUNE
+from tasks.generate import GENERATE
+from tasks.judge import JUDGE
+from tasks.mix import MIX
+from tasks.normalize import NORMALIZE
+from tasks.score import SCORE
+from tasks.tabulate import TABULATE
+from tasks.tokenization import TOKENIZE
+
+STAGES = (DOWNLOAD, NORMALIZE, MIX, TOKENIZE, FINETUNE, GENERATE, JUDGE, SCORE, TABULATE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tulu_pipeline.artifacts.source import Source
-from tulu_pipeline.errors import unknown_name
+from tulu_pipeline.errors import BadInput, unknown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,7 @@ class ItemScore:
         scores: scorer name (`paper`, `strict`, `ext:lm_eval`) to a value in [0, 1], or None where undefined.
         extracted: what each scorer took for the answer.
         flags: what went wrong or was odd: "empty", "no_answer_found", "truncated", "refused".
+        gold: the right answer (or the reference's), for people.
     """
 
     item_id: str
@@ -96,6 +97,7 @@ class ItemScore:
     scores: Mapping[str, float | None]
     extracted: Mapping[str, str]
     flags: tuple[str, ...] = ()
+    gold: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +164,15 @@ class Benchmark:
             if setting.metric == metric:
                 return setting
         raise unknown_name(f"setting of {self.name}", metric, (setting.metric for setting in self.settings))
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """Where each source lies in `folder`, the output of its download stage.
+
+        Raises:
+            BadInput: a file is not there.
+        """
+        files = {name: folder / name for name in self.sources}
+        for name, path in files.items():
+            if not path.exists():
+                raise BadInput(f"no file `{name}`", str(folder), "download it again: `--refresh download`")
+        return files

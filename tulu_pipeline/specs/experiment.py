@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tulu_pipeline.specs.benchmark import Benchmark
@@ -33,6 +33,7 @@ class Experiment:
         engine_dtype: compute type of generation.
         datasets, own_benchmarks: values that are not in the registries, for an experiment that carries its own.
         item_limit: metric to the number of items asked (spread evenly over the groups); absent asks all.
+        max_new_tokens: cap on generated tokens below the benchmarks' own; None leaves those.
         notes: lines printed under the tables: caps, samples, deviations.
     """
 
@@ -53,3 +54,12 @@ class Experiment:
     item_limit: Mapping[str, int] = field(default_factory=dict)
     max_new_tokens: int | None = None
     notes: tuple[str, ...] = ()
+
+    def recipe_for(self, model: PretrainedModel, mixture: Mixture) -> Recipe:
+        """The recipe of a model on a mixture: the mixture's own if there is one, with the model's size in mind."""
+        recipe = self.recipes.get(mixture.name, self.recipe)
+        if model.tune_learning_rate is not None:
+            recipe = replace(recipe, learning_rate=model.tune_learning_rate)
+        if model.tune_max_length_tokens is not None:
+            recipe = replace(recipe, max_length_tokens=model.tune_max_length_tokens)
+        return recipe

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from tulu_pipeline.artifacts.source import Source
-
-TokenizerMode = Literal["legacy_fast", "nonlegacy", "v2023_slow"]
+from tulu_pipeline.errors import unknown_name
+from tulu_pipeline.chat.options import TokenizerMode as TokenizerMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +45,14 @@ class Family:
     title: str
     citation: str
     models: tuple[PretrainedModel, ...]
+
+    def model(self, name: str) -> PretrainedModel:
+        """The model called `name`.
+
+        Raises:
+            NotFound: the family has no such model.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise unknown_name(f"{self.name} model", name, (model.name for model in self.models))

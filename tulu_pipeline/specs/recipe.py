@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tulu_pipeline.chat.options import LossSpan as LossSpan
 from tulu_pipeline.errors import BadInput
 
-LossSpan = Literal["tulu1", "eos"]
 LossNorm = Literal["micro_mean", "token_mean"]
 
 

@@ -1,0 +1,374 @@
+"""The `tulu` command: parse, call, render; nothing else. stdout is data, stderr is logs and progress."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tulu_pipeline.errors import BadInput, TuluError
+
+if TYPE_CHECKING:
+    from flows.session import Session
+    from tulu_pipeline.artifacts.run import RunResult
+
+app = typer.Typer(
+    name="tulu",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which instruction data helps which skill, on which base model? Only what changed reruns.",
+)
+
+Experiment = Annotated[str, typer.Argument(help="Name, or path/to/file.py:CONSTANT.")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="Artifact store. [default: TULU_STORE, else ./store]")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+UntilOption = Annotated[str | None, typer.Option(help="Last stage to make, such as tokenize.")]
+OnlyOption = Annotated[str | None, typer.Option(help="Make only this selection and what it needs.")]
+RefreshOption = Annotated[list[str] | None, typer.Option(help="Make this selection anew though it is there.")]
+
+_debug = False
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and details.")] = False) -> None:
+    global _debug
+    _debug = debug
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="datasets, mixtures, models, benchmarks, experiments or stages.")],
+    as_json: JsonOption = False,
+) -> None:
+    """List what there is, by name."""
+    from flows import catalog
+    from tasks import STAGES
+    from tulu_pipeline.errors import unknown_name
+
+    kinds = {
+        "datasets": lambda: [(each.name, each.title, each.license) for each in catalog.DATASETS.all()],
+        "mixtures": lambda: [
+            (each.name, ", ".join(part.dataset for part in each.components), "") for each in catalog.mixtures()
+        ],
+        "models": lambda: [
+            (model.name, f"{model.parameters:,} parameters", model.license)
+            for family in catalog.FAMILIES.all()
+            for model in family.models
+        ],
+        "benchmarks": lambda: [
+            (each.name, each.title, ", ".join(setting.metric for setting in each.settings))
+            for each in catalog.BENCHMARKS.all()
+        ],
+        "experiments": lambda: [(each.name, each.title, each.reproduces) for each in catalog.EXPERIMENTS.all()],
+        "stages": lambda: [(stage.name, f"version {stage.version}", stage.slot) for stage in STAGES],
+    }
+    if kind not in kinds:
+        raise unknown_name("kind", kind, kinds)
+    rows = kinds[kind]()
+    if as_json:
+        _print_json([{"name": name, "title": title, "more": more} for name, title, more in rows])
+    else:
+        _print_table([kind, "", ""], rows)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A dataset, mixture, model, benchmark or experiment.")]) -> None:
+    """Show what a name stands for: sources, license, citation, settings."""
+    from flows import catalog
+    from tulu_pipeline.artifacts.canonical import to_plain
+    from tulu_pipeline.errors import NotFound, unknown_name
+
+    finders = (
+        catalog.find_dataset,
+        catalog.find_benchmark,
+        catalog.find_experiment,
+        catalog.find_mixture,
+        catalog.find_model,
+    )
+    for find in finders:
+        try:
+            value = find(name)
+        except NotFound:
+            continue
+        shown = {key: _shown(item, to_plain) for key, item in catalog.describe(value).items()}
+        _print_json(shown)
+        return
+    known = [*catalog.DATASETS.names(), *catalog.BENCHMARKS.names(), *catalog.EXPERIMENTS.names()]
+    raise unknown_name("dataset, mixture, model, benchmark or experiment", name, known)
+
+
+@app.command()
+def plan(
+    experiment: Experiment,
+    until: UntilOption = None,
+    only: OnlyOption = None,
+    refresh: RefreshOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what would run and why; runs nothing."""
+    from flows.plan_view import plan_json, print_plan
+    from flows.session import Request, prepare
+
+    with _stderr():
+        session = prepare(
+            Request(experiment=experiment, until=until, only=only, refresh=tuple(refresh or ()), store=store)
+        )
+    if as_json:
+        _print_json(plan_json(session))
+    else:
+        print_plan(session, _console())
+
+
+@app.command()
+def run(
+    experiment: Experiment,
+    until: UntilOption = None,
+    only: OnlyOption = None,
+    refresh: RefreshOption = None,
+    profile: Annotated[str | None, typer.Option(help="Execution profile: a name or a TOML file.")] = None,
+    strict_rows: Annotated[bool, typer.Option(help="Fail on the first malformed row instead of dropping it.")] = False,
+    max_usd: Annotated[str | None, typer.Option(help="Spending cap for paid judges.")] = None,
+    update_sources: Annotated[bool, typer.Option(help="Resolve moving sources anew.")] = False,
+    runner: Annotated[str, typer.Option(help="prefect or local.")] = "prefect",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make what is missing or stale, and print the table."""
+    from flows.session import Request, prepare
+    from tulu_pipeline.artifacts.plan import Status
+
+    if runner not in {"prefect", "local"}:
+        raise BadInput(f"no runner `{runner}`", "--runner", "write `prefect` or `local`")
+    request = Request(
+        experiment=experiment,
+        until=until,
+        only=only,
+        refresh=tuple(refresh or ()),
+        store=store,
+        profile=profile,
+        strict_rows=strict_rows,
+        max_usd=max_usd,
+        update_sources=update_sources,
+    )
+    with _stderr():
+        session = prepare(request)
+        if session.plan.count()[Status.HIT] == len(session.plan.nodes):
+            result = _nothing_to_do(session)
+        else:
+            result = _carry_out(session, runner)
+            session = prepare(dataclasses.replace(request, refresh=(), update_sources=False))
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        _print_result(session, result)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    artifact: Annotated[str, typer.Argument(help="Such as finetune[tiny+arithmetic].")],
+    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Whose graph.")] = "demo",
+    refresh: RefreshOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Say what differs from the last build, down to the root cause."""
+    from flows.session import Request, prepare
+    from tulu_pipeline.artifacts.explain import Explainer
+
+    with _stderr():
+        session = prepare(Request(experiment=experiment, refresh=tuple(refresh or ()), store=store))
+    explainer = Explainer(session.plan, session.store, session.experiment.name)
+    for name in _names(session, artifact):
+        node = session.plan.nodes[name]
+        typer.echo(f"{name} {node.status}")
+        for reason in explainer.reasons(name):
+            for line in reason.lines(1):
+                typer.echo(line)
+
+
+@app.command()
+def path(
+    artifact: Annotated[str, typer.Argument(help="Such as finetune[tiny+arithmetic].")],
+    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Whose graph.")] = "demo",
+    store: StoreOption = None,
+) -> None:
+    """Print the folder of an artifact."""
+    from flows.session import Request, prepare
+
+    with _stderr():
+        session = prepare(Request(experiment=experiment, store=store))
+    for name in _names(session, artifact):
+        manifest = session.plan.nodes[name].manifest
+        if manifest is None or session.plan.nodes[name].digest is None:
+            raise TuluError(f"{name} is not there", session.store.url, f"`tulu run {experiment}` makes it")
+        typer.echo(session.store.path(manifest))
+
+
+@app.command()
+def verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Hash every artifact of the store again and name those that changed."""
+    from tulu_pipeline.artifacts.store import Store
+    from tulu_pipeline.errors import Tampered
+    from tulu_pipeline.settings import read_settings
+
+    opened = Store(read_settings(store).store)
+    bad, good = [], 0
+    for manifest in opened.manifests():
+        try:
+            opened.verify(manifest)
+            good += 1
+        except Tampered as error:
+            bad.append({"name": manifest.name, "what": error.what, "where": error.where, "fix": error.fix})
+    if as_json:
+        _print_json({"good": good, "bad": bad})
+    else:
+        for entry in bad:
+            _print_error(TuluError(f"{entry['name']}: {entry['what']}", entry["where"], entry["fix"]))
+        typer.echo(f"{good} artifacts are as published, {len(bad)} are not")
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def versions(
+    accept: Annotated[
+        bool, typer.Option(help="Write the lock: the code gives the same bytes, or its version was bumped.")
+    ] = False,
+) -> None:
+    """Compare the code with the versions it claims; exit 1 on drift."""
+    from flows.graph import every_artifact, versions_lock
+
+    lock, artifacts = versions_lock(), every_artifact()
+    if accept:
+        lock.accept(artifacts)
+        typer.echo(f"{len(lock.units)} entries in {lock.path}")
+        return
+    drifts = sorted({drift for artifact in artifacts if (drift := lock.drift(artifact))})
+    for drift in drifts:
+        typer.echo(drift)
+    if drifts:
+        raise TuluError(
+            f"{len(drifts)} pieces of code changed and their versions did not",
+            str(lock.path),
+            "bump the version if bytes change, then `tulu versions --accept`",
+        )
+
+
+def main() -> None:
+    """Run the command; errors print what, where and fix, and set the exit code."""
+    try:
+        app()
+    except TuluError as error:
+        if _debug:
+            raise
+        _print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _carry_out(session: Session, runner: str) -> RunResult:
+    """Run with progress on stderr, through Prefect or in local threads."""
+    from flows.progress import Bars
+    from flows.session import run_session
+    from tulu_pipeline.artifacts.run import local_threads
+
+    with Bars(_console(stderr=True)) as bars:
+        _log_to(bars.console)
+        if runner == "local":
+            session.ctx = dataclasses.replace(session.ctx, progress=bars)
+            with local_threads() as submit:
+                return run_session(session, submit)
+        from flows.reproduce import run_with_prefect
+
+        return run_with_prefect(session.request, bars)
+
+
+def _nothing_to_do(session: Session) -> RunResult:
+    from tulu_pipeline.artifacts.run import RunResult
+
+    for name, node in session.plan.nodes.items():
+        if node.manifest is not None:
+            session.store.set_ref(session.experiment.name, name, node.manifest)
+    return RunResult(hit=len(session.plan.nodes))
+
+
+def _print_result(session: Session, result: RunResult) -> None:
+    from flows.plan_view import print_tables
+
+    print_tables(session, _console())
+    made = f"{len(result.executed)} made, {result.hit} there before"
+    if result.found:
+        made += f", {len(result.found)} made by another process"
+    typer.echo(f"{session.experiment.name}: {made}, {len(result.failed)} failed, {result.seconds:.1f} s")
+    for failure in result.failed:
+        error = failure.error
+        _print_error(TuluError(f"{failure.name}: {error.what}", error.where, error.fix))
+    if result.blocked:
+        blocked = ", ".join(result.blocked[:5]) + (" …" if len(result.blocked) > 5 else "")
+        typer.echo(f"not tried because of that: {blocked}", err=True)
+
+
+def _names(session: Session, artifact: str) -> list[str]:
+    from flows.select import select
+
+    return [found.name for found in select(session.graph, artifact)]
+
+
+def _print_error(error: TuluError) -> None:
+    console = _console(stderr=True)
+    console.print(f"error: {error.what}", style="red", markup=False, highlight=False)
+    if error.where:
+        console.print(f"where: {error.where}", markup=False, highlight=False)
+    if error.fix:
+        console.print(f"  fix: {error.fix}", style="green", markup=False, highlight=False)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def _print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table, markup=False)
+
+
+def _shown(item: object, to_plain: Any) -> object:
+    try:
+        return to_plain(item)
+    except TuluError:
+        return str(item)
+
+
+def _console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=stderr)
+
+
+@contextmanager
+def _stderr() -> Iterator[None]:
+    """Log lines go to stderr while the body runs."""
+    _log_to(_console(stderr=True))
+    yield
+
+
+def _log_to(console: Any) -> None:
+    from flows.progress import ConsoleHandler
+    from tulu_pipeline.logs import configure
+
+    configure(logging.DEBUG if _debug else logging.INFO, ConsoleHandler(console))

@@ -1,0 +1,212 @@
+"""The experiment as a graph, pure: nothing is read, nothing runs. It reads as the method section of the paper.
+
+Every dataset is downloaded and brought into one chat schema, capped where a mixture caps it, and tokenized with loss
+masks for each base model; each base model is finetuned on each mixture; every model answers every benchmark; answers
+are judged where a judge is needed, scored, and gathered in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.catalog import EXPERIMENTS, find_benchmark, find_dataset
+from tasks.download import DOWNLOAD, DownloadParams
+from tasks.finetune import FINETUNE, FinetuneParams
+from tasks.generate import GENERATE, generate_params
+from tasks.judge import JUDGE, JudgeParams
+from tasks.mix import MIX, MixParams
+from tasks.normalize import NORMALIZE, NormalizeParams
+from tasks.score import SCORE, ScoreParams
+from tasks.tabulate import TABULATE, TabulateParams, completions_input, score_input
+from tasks.tokenization import TOKENIZE, TokenizeParams
+from tulu_pipeline.artifacts.artifact import Artifact, Graph, ObjectRef
+from tulu_pipeline.artifacts.source import Source
+from tulu_pipeline.artifacts.versions import VersionsLock
+from tulu_pipeline.reporting.table import TableColumn, TableRow
+from tulu_pipeline.specs.benchmark import Benchmark, Setting
+from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.mixture import Component, Mixture
+from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.specs.recipe import Recipe
+
+VERSIONS_LOCK = Path(__file__).resolve().parents[1] / "tasks" / "versions.lock"
+
+
+def graph_of(experiment: Experiment) -> Graph:
+    """Everything an experiment needs, down from its table.
+
+    Raises:
+        NotFound: it names a dataset, benchmark or metric that is not there.
+    """
+    return Graph([_Compiler(experiment).table()])
+
+
+def every_artifact() -> list[Artifact]:
+    """The artifacts of all experiments of the project; what the versions lock covers."""
+    return [artifact for experiment in EXPERIMENTS.all() for artifact in graph_of(experiment)]
+
+
+def versions_lock() -> VersionsLock:
+    """The committed lock of code fingerprints."""
+    return VersionsLock(VERSIONS_LOCK)
+
+
+class _Compiler:
+    """Builds the artifacts of one experiment; what is shared is one object."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._downloads: dict[str, Artifact] = {}
+        self._conversations: dict[str, Artifact] = {}
+        self._tokens: dict[str, Artifact] = {}
+
+    def table(self) -> Artifact:
+        rows: list[TableRow] = []
+        inputs: dict[str, Artifact] = {}
+        for model in self.experiment.models:
+            base = self.model(model)
+            if self.experiment.untuned:
+                rows.append(
+                    TableRow(name=model.name, label=f"{model.name}, untuned", base_model=model.name, untuned=True)
+                )
+                inputs |= self.evaluated(model.name, base, base, tuned=False)
+            for mixture in self.experiment.mixtures:
+                name = f"{model.name}+{mixture.name}"
+                label = mixture.label or mixture.name
+                rows.append(TableRow(name=name, label=label, base_model=model.name, mixture=mixture.name))
+                inputs |= self.evaluated(name, self.finetuned(model, base, mixture), base, tuned=True)
+        columns = tuple(self._column(benchmark, setting) for benchmark, setting in self._asked())
+        params = TabulateParams(
+            title=self.experiment.title, rows=tuple(rows), columns=columns, notes=self.experiment.notes
+        )
+        return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
+
+    def model(self, model: PretrainedModel) -> Artifact:
+        return self._download(model.name, model.sources)
+
+    def conversations(self, dataset: Dataset) -> Artifact:
+        """The dataset in one chat schema."""
+        if dataset.name not in self._conversations:
+            self._conversations[dataset.name] = Artifact(
+                stage=NORMALIZE,
+                cell=dataset.name,
+                params=NormalizeParams(dataset=dataset.name, definition=dataset),
+                inputs={"raw": self._download(dataset.name, dataset.sources)},
+                objects=(_ref(dataset),),
+            )
+        return self._conversations[dataset.name]
+
+    def component(self, mixture: Mixture, component: Component) -> tuple[str, Artifact]:
+        """A component's conversations, drawn where the mixture caps them; and what to call them."""
+        dataset = find_dataset(component.dataset, self.experiment)
+        whole = self.conversations(dataset)
+        if component.cap is None:
+            return dataset.name, whole
+        cell = f"{mixture.name}/{dataset.name}"
+        params = MixParams(dataset=dataset.name, cap=component.cap, seed=mixture.seed)
+        return cell, Artifact(stage=MIX, cell=cell, params=params, inputs={"conversations": whole})
+
+    def tokens(self, model: PretrainedModel, base: Artifact, recipe: Recipe, cell: str, text: Artifact) -> Artifact:
+        """Conversations as token ids and loss masks; once per tokenizer, template and length."""
+        params = TokenizeParams(
+            max_length_tokens=recipe.max_length_tokens,
+            loss_span=recipe.loss_span,
+            tokenizer_mode=model.tokenizer_mode,
+        )
+        known = self._tokens.get(f"{model.name}+{cell}")
+        if known is not None and known.params == params:
+            return known
+        name = f"{model.name}+{cell}" + (f"@{recipe.max_length_tokens}" if known is not None else "")
+        made = Artifact(stage=TOKENIZE, cell=name, params=params, inputs={"conversations": text, "model": base})
+        return self._tokens.setdefault(name, made)
+
+    def finetuned(self, model: PretrainedModel, base: Artifact, mixture: Mixture) -> Artifact:
+        """The base model tuned on a mixture: an ordered list of tokenized components; nothing is copied."""
+        recipe = self.experiment.recipe_for(model, mixture)
+        inputs = {"model": base}
+        for index, component in enumerate(mixture.components):
+            cell, text = self.component(mixture, component)
+            inputs[f"tokens_{index}"] = self.tokens(model, base, recipe, cell, text)
+        params = FinetuneParams(
+            recipe=recipe, components=tuple((part.dataset, part.repeat) for part in mixture.components)
+        )
+        return Artifact(stage=FINETUNE, cell=f"{model.name}+{mixture.name}", params=params, inputs=inputs)
+
+    def evaluated(self, row: str, checkpoint: Artifact, base: Artifact, *, tuned: bool) -> dict[str, Artifact]:
+        """Inputs of the table for one row: completions and scores for each metric."""
+        cells: dict[str, Artifact] = {}
+        for benchmark, setting in self._asked():
+            if setting.tuned_only and not tuned:
+                continue
+            completions = self._completions(row, checkpoint, benchmark, setting, tuned=tuned)
+            cells[score_input(row, setting.metric)] = self._scored(row, completions, base, benchmark, setting)
+            cells[completions_input(row, setting.metric)] = completions
+        return cells
+
+    def _completions(
+        self, row: str, checkpoint: Artifact, benchmark: Benchmark, setting: Setting, *, tuned: bool
+    ) -> Artifact:
+        params = generate_params(
+            benchmark,
+            setting.metric,
+            tuned=tuned,
+            engine=self.experiment.engine,
+            engine_dtype=self.experiment.engine_dtype,
+            item_limit=self.experiment.item_limit.get(setting.metric),
+            max_new_tokens=self.experiment.max_new_tokens,
+        )
+        return Artifact(
+            stage=GENERATE,
+            cell=f"{row}/{setting.metric}",
+            group=row,
+            params=params,
+            inputs={"model": checkpoint, "benchmark": self._download(benchmark.name, benchmark.sources)},
+            objects=(_prompts(benchmark),),
+        )
+
+    def _scored(
+        self, row: str, completions: Artifact, base: Artifact, benchmark: Benchmark, setting: Setting
+    ) -> Artifact:
+        asked = self._download(benchmark.name, benchmark.sources)
+        inputs = {"completions": completions, "benchmark": asked}
+        if setting.judge:
+            inputs["replies"] = Artifact(
+                stage=JUDGE,
+                cell=f"{row}/{setting.metric}",
+                params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark),
+                inputs={"completions": completions, "benchmark": asked, "tokenizer": base},
+            )
+        params = ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark)
+        cell = f"{row}/{setting.metric}"
+        return Artifact(stage=SCORE, cell=cell, params=params, inputs=inputs, objects=(_scorers(benchmark),))
+
+    def _asked(self) -> list[tuple[Benchmark, Setting]]:
+        found = []
+        for name, metrics in self.experiment.benchmarks.items():
+            benchmark = find_benchmark(name, self.experiment)
+            found.extend((benchmark, benchmark.setting(metric)) for metric in metrics)
+        return found
+
+    def _column(self, benchmark: Benchmark, setting: Setting) -> TableColumn:
+        return TableColumn(
+            metric=setting.metric, title=setting.title, tuned_only=setting.tuned_only, benchmark=benchmark.name
+        )
+
+    def _download(self, cell: str, sources: Mapping[str, Source]) -> Artifact:
+        if cell not in self._downloads:
+            self._downloads[cell] = Artifact(stage=DOWNLOAD, cell=cell, params=DownloadParams(), sources=sources)
+        return self._downloads[cell]
+
+
+def _ref(dataset: Dataset) -> ObjectRef:
+    return ObjectRef(name=f"dataset {dataset.name}", version=dataset.converter_version, module=dataset.module)
+
+
+def _prompts(benchmark: Benchmark) -> ObjectRef:
+    return ObjectRef(name=f"{benchmark.name} prompts", version=benchmark.prompt_version, module=benchmark.module)
+
+
+def _scorers(benchmark: Benchmark) -> ObjectRef:
+    return ObjectRef(name=f"{benchmark.name} scorers", version=benchmark.scorer_version, module=benchmark.module)

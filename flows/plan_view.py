@@ -1,0 +1,123 @@
+"""A plan for people and for scripts, and the tables at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.session import Session
+from tulu_pipeline.artifacts.explain import Explainer
+from tulu_pipeline.artifacts.manifest import Manifest
+from tulu_pipeline.artifacts.plan import Node, Status
+from tulu_pipeline.artifacts.versions import VersionsLock
+
+_STYLES = {Status.HIT: "green", Status.MISS: "yellow", Status.WAITS: "dim"}
+
+
+def plan_json(session: Session) -> dict[str, Any]:
+    """The form that scripts rely on: counts, and per node status, key, reason and inputs."""
+    explainer = Explainer(session.plan, session.store, session.experiment.name)
+    lock = _lock()
+    nodes = []
+    for name, node in session.plan.nodes.items():
+        reason = explainer.reasons(name)[0]
+        nodes.append(
+            {
+                "name": name,
+                "stage": node.artifact.stage.name,
+                "status": node.status.value,
+                "key": node.key,
+                "drift": lock.drift(node.artifact) or None,
+                "reason": {"code": reason.code, "text": reason.text},
+                "inputs": [source.name for source in node.artifact.inputs.values()],
+            }
+        )
+    counts = {status.value: count for status, count in session.plan.count().items()}
+    return {"experiment": session.experiment.name, "counts": counts, "nodes": nodes}
+
+
+def print_plan(session: Session, console: Any) -> None:
+    """Stages with their counts, then each stale artifact with its reason and what it took last time."""
+    from rich.table import Table
+
+    stages: dict[str, dict[Status, int]] = {}
+    for node in session.plan.nodes.values():
+        stages.setdefault(node.artifact.stage.name, dict.fromkeys(Status, 0))[node.status] += 1
+    summary = Table(*["stage", *(status.value for status in Status)], box=None, pad_edge=False)
+    for stage, counts in stages.items():
+        cells = [f"[{_STYLES[status]}]{count or '·'}[/]" for status, count in counts.items()]
+        summary.add_row(stage, *cells)
+    console.print(summary)
+    stale = [node for node in session.plan.nodes.values() if node.status is not Status.HIT]
+    if stale:
+        console.print()
+        console.print(_stale_table(session, stale))
+    console.print()
+    console.print(_closing(session, stale), highlight=False)
+    lock = _lock()
+    drifts = {drift for node in session.plan.nodes.values() if (drift := lock.drift(node.artifact))}
+    for drift in sorted(drifts):
+        console.print(f"drift: {drift}; see `tulu versions`", style="yellow", markup=False)
+
+
+def print_tables(session: Session, console: Any) -> None:
+    """The table of each `tabulate` artifact that is there, and where its report lies."""
+    from tulu_pipeline.reporting.table import read_table
+    from tulu_pipeline.reporting.terminal import render_table
+
+    for node in session.plan.nodes.values():
+        if node.artifact.stage.name != "tabulate" or node.digest is None or node.manifest is None:
+            continue
+        folder = session.store.path(node.manifest)
+        console.print(render_table(read_table(folder / "table.json")))
+        console.print(f"report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _stale_table(session: Session, stale: list[Node]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    explainer = Explainer(session.plan, session.store, session.experiment.name)
+    table = Table("", "artifact", "why", "last took", box=None, pad_edge=False)
+    for node in stale:
+        reasons = explainer.reasons(node.artifact.name)
+        last = session.store.ref(session.experiment.name, node.artifact.name)
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        table.add_row(
+            Text(node.status.value, style=_STYLES[node.status]),
+            Text(node.artifact.name),
+            Text(f"{reasons[0].code} {reasons[0].text}{more}", style="dim", overflow="ellipsis", no_wrap=True),
+            Text(_duration(last.seconds) if last else "?", style="dim", justify="right"),
+        )
+    return table
+
+
+def _closing(session: Session, stale: list[Node]) -> str:
+    if not stale:
+        return f"{len(session.plan.nodes)} artifacts are there; nothing to do"
+    past = [session.store.ref(session.experiment.name, node.artifact.name) for node in stale]
+    known = [manifest for manifest in past if manifest is not None]
+    estimate = _estimate(known, len(stale))
+    return (
+        f"{len(stale)} of {len(session.plan.nodes)} artifacts to make, or fewer where bytes stay the same; {estimate}"
+    )
+
+
+def _estimate(known: list[Manifest], wanted: int) -> str:
+    if not known:
+        return "no past run to estimate from"
+    seconds = sum(manifest.seconds for manifest in known)
+    cost = sum(float(manifest.cost_usd) for manifest in known)
+    rest = "" if len(known) == wanted else f" for {len(known)} of them"
+    return f"last time {_duration(seconds)} and ${cost:.2f}{rest}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _lock() -> VersionsLock:
+    from flows.graph import versions_lock
+
+    return versions_lock()

@@ -1,0 +1,139 @@
+"""From a request to a plan, and from a plan to a finished run; whoever carries the work out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from flows.catalog import find_experiment
+from flows.graph import graph_of
+from flows.select import select
+from tulu_pipeline.artifacts.artifact import Graph
+from tulu_pipeline.artifacts.plan import Plan
+from tulu_pipeline.artifacts.resolve import Resolver, SourcesLock
+from tulu_pipeline.artifacts.run import RunResult, Submit
+from tulu_pipeline.artifacts.stage import ReportProgress, RunContext, no_progress
+from tulu_pipeline.artifacts.store import Store
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.profile import has_gpu, load_profile
+from tulu_pipeline.settings import Settings, read_settings
+from tulu_pipeline.specs.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of a run; plain values, so that a deployment can hold it.
+
+    Attributes:
+        experiment: name, or `path/to/file.py:CONSTANT`.
+        until: last stage to make; None for all.
+        only: a selection (see `flows.select`); what it needs is made too.
+        refresh: selections to be made anew though they are there.
+        store: root of the store; None takes TULU_STORE or `./store`.
+        profile: name or path of an execution profile; None detects the machine.
+        strict_rows: fail on the first malformed row.
+        max_usd: spending cap, as a decimal.
+        update_sources: resolve moving sources anew.
+    """
+
+    experiment: str
+    until: str | None = None
+    only: str | None = None
+    refresh: tuple[str, ...] = ()
+    store: str | None = None
+    profile: str | None = None
+    strict_rows: bool = False
+    max_usd: str | None = None
+    update_sources: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """A planned request."""
+
+    request: Request
+    experiment: Experiment
+    graph: Graph
+    plan: Plan
+    store: Store
+    ctx: RunContext
+
+
+def prepare(request: Request, progress: ReportProgress = no_progress) -> Session:
+    """Resolve names, compile the graph and plan it; runs nothing.
+
+    Raises:
+        NotFound, BadInput: something in the request cannot be used.
+    """
+    settings = read_settings(request.store)
+    experiment = with_available_engine(find_experiment(request.experiment))
+    graph = graph_of(experiment)
+    if request.until or request.only:
+        chosen = select(graph, request.only) if request.only else list(graph)
+        if request.until:
+            wanted = {artifact.name for artifact in select(graph, request.until)}
+            chosen = [artifact for artifact in chosen if artifact.name in wanted]
+        graph = Graph(chosen)
+    if request.update_sources:
+        update_sources(graph, settings)
+    ctx = RunContext(
+        profile=load_profile(request.profile),
+        settings=settings,
+        progress=progress,
+        strict_rows=request.strict_rows,
+        max_usd=_money(request.max_usd),
+    )
+    store = Store(settings.store)
+    forced = {artifact.name for selection in request.refresh for artifact in select(graph, selection)}
+    memory = store.storage.local / "local_hashes.json" if store.storage.local else None
+    plan = Plan(graph, store, Resolver(SourcesLock(settings.sources_lock), memory), forced)
+    return Session(request, experiment, graph, plan, store, ctx)
+
+
+def run_session(session: Session, submit: Submit, on_change: Callable[[Plan], None] = lambda plan: None) -> RunResult:
+    """Make whatever the plan found stale."""
+    from tulu_pipeline.artifacts.run import run
+
+    return run(
+        session.plan,
+        session.store,
+        session.ctx,
+        experiment=session.experiment.name,
+        submit=submit,
+        on_change=on_change,
+    )
+
+
+def with_available_engine(experiment: Experiment) -> Experiment:
+    """The experiment on the engine that this machine can load; the change is said, and is part of the keys."""
+    from tulu_pipeline.inference.engine import what_lacks
+
+    if experiment.engine == "vllm" and (lack := what_lacks("vllm", gpu=has_gpu())):
+        log.warning("vLLM cannot load here (%s): generating with transformers instead; %s", lack.what, lack.fix)
+        return dataclasses.replace(experiment, engine="transformers")
+    return experiment
+
+
+def update_sources(graph: Graph, settings: Settings) -> None:
+    """Resolve every moving source of the graph and write the lock."""
+    from tulu_pipeline.artifacts.fetch import resolve_tracked
+    from tulu_pipeline.artifacts.source import TrackedFile
+
+    for artifact in graph:
+        for source in artifact.sources.values():
+            if isinstance(source, TrackedFile):
+                log.info("%s is now %s", source.url, resolve_tracked(source, settings))
+
+
+def _money(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise BadInput(f"`{text}` is no amount of money", "--max-usd", "write dollars, such as 2.50") from error

@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import json
 import math
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from tulu_pipeline.errors import BadInput
 
 _OMIT = "omit_from_key_while_default"
+_EXECUTION = "execution"
 
 
 def added_field(*, default: Any) -> Any:
@@ -25,45 +27,37 @@ def added_field(*, default: Any) -> Any:
 
 def execution_field(*, default: Any) -> Any:
     """A dataclass field that never enters a key: a callable, a title, a worked example."""
-    return dataclasses.field(default=default, metadata={"execution": True}, compare=False)
+    return dataclasses.field(default=default, metadata={_EXECUTION: True}, compare=False)
 
 
 def canonical_json(value: object) -> str:
     """One text per value: keys sorted, no white space, non-ASCII kept.
 
     Accepts None, bool, int, finite float, str, Decimal, Enum, tuple, list, dict with string keys, sets of one
-    scalar type, and dataclass instances.
+    scalar type, and dataclass instances, whose class does not count. 1, 1.0 and True are three values.
 
     Raises:
         BadInput: for NaN, infinities, mixed-type sets, paths, callables and whatever else has no stable form;
             `where` is the path of the field.
     """
-    return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return text_of_plain(to_plain(value))
+
+
+def text_of_plain(plain: object) -> str:
+    """The canonical text of what `to_plain` gave."""
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 def to_plain(value: object, where: str = "$") -> Any:
     """The JSON-shaped form of `value` that `canonical_json` writes."""
-    if value is None or (isinstance(value, bool | str) and not isinstance(value, Enum)):
-        return value
-    if isinstance(value, Enum):
-        return to_plain(value.value, where)
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _refused(f"`{value}` has no stable form", where)
-        return value
-    if isinstance(value, Decimal):
-        return {"decimal": str(value.normalize())}
-    if isinstance(value, tuple | list):
-        return [to_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {_string_key(key, where): to_plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return _plain_set(value, where)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain_dataclass(value, where)
-    raise _refused(f"a {type(value).__name__} has no stable form", where)
+    try:
+        return _plain(value)
+    except _Refused as refused:
+        raise BadInput(
+            f"{refused.what}, so it cannot be part of a key",
+            where + "".join(reversed(refused.path)),
+            "use plain numbers, strings, tuples or frozen dataclasses",
+        ) from None
 
 
 def sha256_text(text: str) -> str:
@@ -71,31 +65,92 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain_dataclass(value: Any, where: str) -> dict[str, Any]:
+class _Refused(Exception):
+    """Raised where the value is; each container on the way up adds its part of the path."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what, self.path = what, list[str]()
+
+
+def _plain(value: object) -> Any:
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, str):
+        return _plain_text(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _Refused(f"`{value}` has no stable form")
+        return value + 0.0  # -0.0 becomes 0.0, which it equals
+    if isinstance(value, tuple | list):
+        return [_part(item, "[{}]", index) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {_string_key(key): _part(item, ".{}", key) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain_dataclass(value)
+    if isinstance(value, set | frozenset):
+        return _plain_set(value)
+    if isinstance(value, Decimal):
+        return _plain_decimal(value)
+    raise _Refused(f"a {type(value).__name__} has no stable form")
+
+
+def _part(item: object, form: str, name: object) -> Any:
+    try:
+        return _plain(item)
+    except _Refused as refused:
+        refused.path.append(form.format(name))
+        raise
+
+
+def _plain_text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _Refused(f"the text {value!r} with a lone surrogate has no stable form") from None
+    return value
+
+
+def _plain_dataclass(value: Any) -> dict[str, Any]:
     plain = {}
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        if field.metadata.get("execution") or (field.metadata.get(_OMIT) and item == field.default):
-            continue
-        plain[field.name] = to_plain(item, f"{where}.{field.name}")
+    for name, default in _identity_fields(type(value)):
+        item = _part(getattr(value, name), ".{}", name)
+        if default is dataclasses.MISSING or text_of_plain(item) != default:
+            plain[name] = item
     return plain
 
 
-def _plain_set(value: set[Any] | frozenset[Any], where: str) -> list[Any]:
+@cache
+def _identity_fields(kind: type) -> tuple[tuple[str, Any], ...]:
+    """Fields that enter a key, each with the text of the default that leaves it out, or MISSING."""
+    return tuple(
+        (field.name, canonical_json(field.default) if field.metadata.get(_OMIT) else dataclasses.MISSING)
+        for field in dataclasses.fields(kind)
+        if not field.metadata.get(_EXECUTION)
+    )
+
+
+def _plain_set(value: set[Any] | frozenset[Any]) -> list[Any]:
     kinds = {type(item) for item in value}
     if len(kinds) > 1 or not kinds <= {str, int}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise _refused(f"a set of {names} has no stable order", where)
-    return sorted(value)
+        raise _Refused(f"a set of {names} has no stable order")
+    return [_part(item, "{{{}}}", item) for item in sorted(value)]
 
 
-def _string_key(key: object, where: str) -> str:
+def _plain_decimal(value: Decimal) -> dict[str, str]:
+    if not value.is_finite():
+        raise _Refused(f"`{value}` has no stable form")
+    exact = Context(prec=len(value.as_tuple().digits))
+    return {"decimal": str(value.normalize(exact)) if value else "0"}
+
+
+def _string_key(key: object) -> str:
     if type(key) is not str:
-        raise _refused(f"a dict key of type {type(key).__name__}", where)
-    return key
-
-
-def _refused(what: str, where: str) -> BadInput:
-    return BadInput(
-        f"{what}, so it cannot be part of a key", where, "use plain numbers, strings, tuples or frozen dataclasses"
-    )
+        raise _Refused(f"a dict key of type {type(key).__name__}")
+    return _plain_text(key)

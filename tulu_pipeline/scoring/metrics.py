@@ -1,0 +1,64 @@
+"""From the scores of items to the numbers of a table: one document per metric."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.scoring.statistics import estimate
+from tulu_pipeline.specs.benchmark import Benchmark, ItemScore
+
+SCHEMA_VERSION = 1
+
+
+def aggregate(scores: Iterable[ItemScore], benchmark: Benchmark, metric: str) -> dict[str, Any]:
+    """The contents of `metrics.json`; values in [0, 1].
+
+    Each scorer's value is the mean over the items it is defined for. Intervals are clustered where the benchmark
+    says so, Wilson's where items are right or wrong, normal where a judge ranks them.
+
+    Raises:
+        BadInput: no item, items with different scorers, or a headline that no item has.
+    """
+    items = list(scores)
+    where = f"{benchmark.name}/{metric}"
+    if not items:
+        raise BadInput("no item was scored", where, "look at the benchmark's files and at `item_limit`")
+    scorers = list(items[0].scores)
+    odd = next((item.item_id for item in items if set(item.scores) != set(scorers)), None)
+    if odd is not None:
+        raise BadInput(f"item `{odd}` has other scorers than the first", where, "give every item the same scorers")
+    if benchmark.headline not in scorers:
+        raise BadInput(f"no scorer `{benchmark.headline}`", where, f"headline must be one of: {', '.join(scorers)}")
+    proportions = not benchmark.setting(metric).judge
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "metric": metric,
+        "headline": benchmark.headline,
+        "n": len(items),
+        "scorers": {scorer: _estimate(items, scorer, bool(benchmark.cluster), proportions) for scorer in scorers},
+        "flags": dict(sorted(Counter(flag for item in items for flag in item.flags).items())),
+        "groups": _groups(items, benchmark.headline),
+    }
+
+
+def _estimate(items: list[ItemScore], scorer: str, cluster: bool, proportions: bool) -> dict[str, Any]:
+    defined = [(item.scores[scorer], item.group) for item in items]
+    values = [value for value, _ in defined if value is not None]
+    if not values:
+        return {"value": None, "n": 0, "standard_error": None, "low": None, "high": None, "method": "undefined"}
+    groups = [group for value, group in defined if value is not None] if cluster else None
+    return asdict(estimate(values, groups, proportions=proportions))
+
+
+def _groups(items: list[ItemScore], scorer: str) -> dict[str, dict[str, Any]]:
+    values: dict[str, list[float]] = {}
+    for item in items:
+        value = item.scores[scorer]
+        if item.group and value is not None:
+            values.setdefault(item.group, []).append(value)
+    return {group: {"n": len(each), "value": math.fsum(each) / len(each)} for group, each in sorted(values.items())}

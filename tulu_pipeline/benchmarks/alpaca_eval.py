@@ -1,0 +1,103 @@
+"""AlpacaEval: open instructions, answered at length, compared with a reference model's answers.
+
+What it is
+    805 instructions of five origins with the answers of text-davinci-003 (at most 300 tokens each), the reference.
+    An evaluator says which of two answers is better; the metric is the share of wins, a tie counting half.
+License
+    Apache-2.0 (code and outputs); the instructions CC-BY-NC-4.0.
+Citation
+    Li et al. 2023, "AlpacaEval: An Automatic Evaluator of Instruction-following Models"; the evaluator by unique
+    tokens: Wang et al. 2023, "How Far Can Camels Go?", Appendix H.
+Pinned source
+    github.com/tatsu-lab/alpaca_eval at cd543a14, `results/text_davinci_003/model_outputs.json`.
+The paper's numbers
+    Greedy, at most 8,192 new tokens (in fact what the model's context leaves), chat format always; models that were
+    not tuned have no number.
+Deviations
+    The evaluator is the false one (more unique tokens wins), which needs no key; the paper's tables use GPT-4. For
+    its false evaluator the paper compared with davinci-003 answers of up to 2,048 tokens; these are the shorter ones.
+
+A worked example, as the contract test runs it: a judge's reply `{"verdict": "tie"}` scores 0.5.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tulu_pipeline.artifacts.source import PinnedFile
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.judging.false_evaluator import WIN_SHARE
+from tulu_pipeline.scoring.flags import text_flags
+from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
+
+
+def read_items(files: Mapping[str, Path], setting: Setting) -> Iterator[Item]:
+    """The instructions in the order of the file; `gold` is the reference model's answer."""
+    path = files["model_outputs.json"]
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"broken JSON: {error.msg}", f"{path}:{error.lineno}", "mend the file, or download it again"
+        ) from error
+    for index, row in enumerate(rows):
+        missing = [field for field in ("instruction", "output", "dataset") if not isinstance(row.get(field), str)]
+        if missing:
+            raise BadInput(f"no text in `{missing[0]}`", f"{path}, row {index}", f"give the row a `{missing[0]}`")
+        yield Item(
+            item_id=f"alpaca_eval_{index}", prompts=(row["instruction"],), gold=row["output"], group=row["dataset"]
+        )
+
+
+def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = None) -> ItemScore:
+    """The evaluator's verdict as 1, 0.5 or 0; `strict` is the same.
+
+    Raises:
+        BadInput: no reply, or a verdict that is none.
+    """
+    verdict = None if reply is None else reply.get("verdict")
+    if verdict not in WIN_SHARE:
+        raise BadInput(f"no verdict: {reply!r}", item.item_id, "judge the completions first: `--until judge`")
+    win = WIN_SHARE[verdict]
+    flags = text_flags(completion)
+    return ItemScore(
+        item_id=item.item_id,
+        group=item.group,
+        scores={"paper": win, "strict": win},
+        extracted={"paper": verdict, "strict": verdict},
+        flags=(*flags, "tie") if verdict == "tie" else flags,
+        gold=str(item.gold),
+    )
+
+
+BENCHMARK = Benchmark(
+    name="alpaca_eval",
+    module=__name__,
+    title="AlpacaEval",
+    citation="Li et al. 2023, AlpacaEval: An Automatic Evaluator of Instruction-following Models",
+    license="Apache-2.0; instructions CC-BY-NC-4.0",
+    url="https://github.com/tatsu-lab/alpaca_eval",
+    sources={
+        "model_outputs.json": PinnedFile(
+            url="https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/"
+            "cd543a149df89434d8a54582c0151c0b945c3d20/results/text_davinci_003/model_outputs.json",
+            sha256="af0bc112f08c88bf589bbfe6fc1036806d0a0f6fec9c4d5a4db860f5afe73b4b",
+        ),
+    },
+    settings=(
+        Setting(
+            metric="alpaca_eval",
+            title="AlpacaEval",
+            sampling=Sampling(max_new_tokens=8192),
+            tuned_only=True,
+            judge="false_evaluator",
+        ),
+    ),
+    items=read_items,
+    score=score,
+    prompt_version=1,
+    scorer_version=1,
+)

@@ -1,0 +1,242 @@
+"""6 · Generate: checkpoint x benchmark -> completions, one engine process for all benchmarks of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tulu_pipeline.artifacts.canonical import execution_field
+from tulu_pipeline.artifacts.children import run_child
+from tulu_pipeline.artifacts.json_lines import read_lines, to_line, write_lines
+from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.chat.template import render_prompt
+from tulu_pipeline.errors import BadInput, StageFailed
+from tulu_pipeline.inference.engine import (
+    Dtype,
+    EngineName,
+    EngineSettings,
+    engine_environment,
+    what_lacks,
+)
+from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
+from tulu_pipeline.inference.records import Question, answered, completions
+from tulu_pipeline.inference.selection import select
+from tulu_pipeline.profile import has_gpu
+from tulu_pipeline.specs.benchmark import Benchmark, Item, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateParams:
+    """How one benchmark is asked.
+
+    Attributes:
+        benchmark, metric: which setting.
+        options: the setting's.
+        sampling: what holds for this model; `stop` alone, `stop_tuned` is empty.
+        tuned: whether prompts are in the chat format.
+        engine, engine_dtype: what generates.
+        item_limit: number of items asked, spread evenly over the groups; None asks all.
+        definition: the benchmark itself; its prompt version is what enters the key.
+    """
+
+    benchmark: str
+    metric: str
+    options: Mapping[str, str | int | bool] = field(default_factory=dict)
+    sampling: Sampling
+    tuned: bool
+    engine: EngineName
+    engine_dtype: Dtype
+    item_limit: int | None = None
+    definition: Benchmark | None = execution_field(default=None)
+
+
+def generate_params(
+    benchmark: Benchmark,
+    metric: str,
+    *,
+    tuned: bool,
+    engine: EngineName,
+    engine_dtype: Dtype,
+    item_limit: int | None = None,
+    max_new_tokens: int | None = None,
+) -> GenerateParams:
+    """The parameters of a setting; `max_new_tokens` caps the setting's own number.
+
+    Raises:
+        NotFound: no such setting.
+    """
+    setting = benchmark.setting(metric)
+    sampling = setting.sampling
+    return GenerateParams(
+        benchmark=benchmark.name,
+        metric=metric,
+        options=setting.options,
+        sampling=dataclasses.replace(
+            sampling,
+            max_new_tokens=min(sampling.max_new_tokens, max_new_tokens or sampling.max_new_tokens),
+            stop=sampling.stop_tuned if tuned else sampling.stop,
+            stop_tuned=(),
+        ),
+        tuned=tuned,
+        engine=engine,
+        engine_dtype=engine_dtype,
+        item_limit=item_limit,
+        definition=benchmark,
+    )
+
+
+def run_generate(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> None:
+    """Ask one checkpoint all `jobs`, cheapest first; publish each as soon as it is complete.
+
+    Raises:
+        MissingOnMachine: the engine cannot be loaded here.
+        StageFailed: the engine died, or requests failed; what was answered is kept and not asked again.
+        BadInput: prompts that do not fit the model.
+    """
+    settings = _engine_settings(jobs, ctx)
+    works = sorted((_Work.prepare(job) for job in jobs), key=_Work.expected_tokens)
+    unfinished = [work for work in works if work.is_unfinished()]
+    for work in works:
+        if work not in unfinished:
+            work.publish({})
+    if not unfinished:
+        return
+    if lack := what_lacks(settings.engine, gpu=settings.gpu):
+        raise lack
+    # The last job is published after the process has ended: its work folder holds the log until then.
+    last = unfinished[-1]
+    log, description = last.job.work / "engine.log", last.job.work / "job.json"
+    description.write_bytes(to_line(WorkerJob(engine=settings, jobs=tuple(work.description() for work in unfinished))))
+    by_name = {work.job.name: work for work in unfinished}
+    finished: dict[str, Metrics] = {}
+    failures: dict[str, Mapping[str, str]] = {}
+
+    def on_event(event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "progress":
+                ctx.progress(event["name"], event["done"], event["total"], "samples", event["note"])
+            case "failed":
+                failures[event["name"]] = event
+            case "done":
+                metrics = {"engine_seconds": event["seconds"], "generated_tokens": event["generated_tokens"]}
+                finished[event["name"]] = metrics
+                if event["name"] != last.job.name:
+                    by_name[event["name"]].publish(metrics, log)
+
+    command = [sys.executable, "-m", "tulu_pipeline.inference.worker", str(description)]
+    run_child(command, ctx=ctx, log=log, env=engine_environment(settings), on_event=on_event)
+    if last.job.name in finished:
+        last.publish(finished[last.job.name], log)
+    _raise_first(failures, [work.job.name for work in unfinished if work.job.name not in finished | failures])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A job and its files: the questions and what was answered so far."""
+
+    job: Job[GenerateParams]
+    questions: Path
+    records: Path
+    items: int
+
+    @staticmethod
+    def prepare(job: Job[GenerateParams]) -> _Work:
+        job.work.mkdir(parents=True, exist_ok=True)
+        questions = job.work / "questions.jsonl"
+        items = write_lines(questions, _questions(job))
+        if not items:
+            raise BadInput("no items", job.name, "look at the benchmark's files")
+        return _Work(job=job, questions=questions, records=job.work / "records.jsonl", items=items)
+
+    def expected_tokens(self) -> int:
+        sampling = self.job.params.sampling
+        return self.items * sampling.samples * sampling.max_new_tokens
+
+    def is_unfinished(self) -> bool:
+        digests = {question.item_id: question.digest() for question in read_lines(self.questions, Question)}
+        return len(answered(self.records, digests)) < self.items * self.job.params.sampling.samples
+
+    def description(self) -> BenchmarkJob:
+        limit = self.job.params.options.get("max_prompt_tokens")
+        return BenchmarkJob(
+            name=self.job.name,
+            questions=self.questions,
+            records=self.records,
+            sampling=self.job.params.sampling,
+            max_prompt_tokens=None if limit is None else int(limit),
+        )
+
+    def publish(self, metrics: Metrics, log: Path | None = None) -> None:
+        """Completions in the order of the items, from the records."""
+        prompt_tokens = completion_tokens = truncated = 0
+        with (self.job.out / "completions.jsonl").open("wb") as lines:
+            for completion in completions(self.questions, self.records, self.job.params.sampling.samples):
+                lines.write(to_line(completion))
+                prompt_tokens += completion.prompt_tokens
+                completion_tokens += sum(completion.completion_tokens)
+                truncated += completion.finish_reasons.count("length")
+        if log is not None and log.exists():
+            shutil.copyfile(log, self.job.aux / "engine.log")
+        counts = {
+            "items": self.items,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "truncated": truncated,
+        }
+        self.job.publish(counts | dict(metrics))
+
+
+def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
+    params = job.params
+    benchmark = params.definition
+    assert benchmark is not None, f"{job.name}: params carry no benchmark"
+    files, setting = benchmark.files(job.input("benchmark")), benchmark.setting(params.metric)
+    seen: set[str] = set()
+    for item in select(lambda: benchmark.items(files, setting), params.item_limit):
+        if item.item_id in seen:
+            raise BadInput(f"two items are called `{item.item_id}`", job.name, "give each item an id of its own")
+        seen.add(item.item_id)
+        yield _question(item, params.tuned)
+
+
+def _question(item: Item, tuned: bool) -> Question:
+    cue = item.cue if item.cue_tuned is None or not tuned else item.cue_tuned
+    prompts = tuple(render_prompt(prompt, cue, tuned=tuned) for prompt in item.prompts)
+    return Question(item_id=item.item_id, prompts=prompts, choices=item.choices)
+
+
+def _engine_settings(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> EngineSettings:
+    first = jobs[0]
+    for job in jobs:
+        wanted = (job.params.engine, job.params.engine_dtype, job.input("model"))
+        if wanted != (first.params.engine, first.params.engine_dtype, first.input("model")):
+            raise BadInput("jobs of one group want different engines or models", job.name, "group them by checkpoint")
+    gpu = has_gpu()
+    return EngineSettings(
+        engine=first.params.engine,
+        model=str(first.input("model")),
+        dtype=first.params.engine_dtype,
+        gpu=gpu,
+        tensor_parallel=ctx.profile.ranks if gpu else 1,
+        gpu_memory_share=ctx.profile.gpu_memory_share,
+        cache_gib=ctx.profile.engine_cache_gib,
+    )
+
+
+def _raise_first(failures: Mapping[str, Mapping[str, str]], unheard: Sequence[str]) -> None:
+    for name, failure in itertools.islice(failures.items(), 1):
+        others = f"\nlikewise: {', '.join(list(failures)[1:])}" if len(failures) > 1 else ""
+        raise StageFailed(f"{name}: {failure['what']}{others}", failure["where"], failure["fix"])
+    if unheard:
+        raise StageFailed(f"the engine ended without {', '.join(unheard)}", unheard[0], "run the same command again")
+
+
+GENERATE = Stage(
+    name="generate", version=1, params=GenerateParams, run=run_generate, batch=True, deterministic=False, slot="gpu"
+)

@@ -1,0 +1,125 @@
+"""The transformers engine: the reference that vLLM is compared with, and the way out where vLLM cannot load.
+
+Requests of equal length run together, so nothing is ever padded: left padding changed LLaMA's scores in the
+transformers releases of 2023, and with no padding there is nothing to get wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
+
+_LOOK_AHEAD = 256
+_BATCH = 16
+
+
+class TransformersEngine:
+    """A model in transformers, on the GPU where there is one."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._device = "cuda" if settings.gpu else "cpu"
+        self._tokenizer = AutoTokenizer.from_pretrained(settings.model)
+        model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=getattr(torch, settings.dtype))
+        self._model = model.to(self._device).eval()
+
+    @property
+    def context_tokens(self) -> int:
+        return int(self._model.config.max_position_embeddings)
+
+    def submit(self, requests: Iterable[Request]) -> Iterator[Finished | Failed]:
+        waiting = iter(requests)
+        while ahead := list(itertools.islice(waiting, _LOOK_AHEAD)):
+            ahead.sort(key=_alike)
+            for _, alike in itertools.groupby(ahead, key=_alike):
+                together = iter(alike)
+                while batch := list(itertools.islice(together, _BATCH)):
+                    yield from self._answer(batch)
+
+    def _answer(self, batch: list[Request]) -> Iterator[Finished | Failed]:
+        first = batch[0]
+        if len(first.prompt_ids) + first.max_new_tokens > self.context_tokens:
+            for request in batch:
+                yield Failed(
+                    request.request_id,
+                    f"{len(request.prompt_ids)} prompt and {request.max_new_tokens} new tokens exceed the context of "
+                    f"{self.context_tokens}",
+                )
+            return
+        with torch.inference_mode():
+            input_ids_BT = torch.tensor([list(request.prompt_ids) for request in batch], device=self._device)
+            yield from self._choose(batch, input_ids_BT) if first.choice_ids else self._generate(batch, input_ids_BT)
+
+    def _choose(self, batch: list[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
+        logits_BV = self._model(input_ids=input_ids_BT, logits_to_keep=1).logits[:, -1]
+        logprobs_BV = logits_BV.float().log_softmax(dim=-1)
+        for request, logprobs_V in zip(batch, logprobs_BV, strict=True):
+            logprobs = {letter: logprobs_V[token].item() for letter, token in request.choice_ids.items()}
+            if all(map(math.isfinite, logprobs.values())):
+                yield Finished(request_id=request.request_id, choice_logprobs=logprobs)
+            else:
+                yield Failed(request.request_id, f"log probabilities that are no numbers: {logprobs}")
+
+    def _generate(self, batch: list[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
+        first = batch[0]
+        draw: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if first.seed is not None:
+            torch.manual_seed(first.seed)  # `generate` draws from torch's global stream and takes no generator
+            draw = {"do_sample": True, "temperature": first.temperature, "top_p": first.top_p, "top_k": 0}
+        stop = {"stop_strings": list(first.stop), "tokenizer": self._tokenizer} if first.stop else {}
+        ends = _as_set(self._model.generation_config.eos_token_id) | _as_set(self._tokenizer.eos_token_id)
+        output_ids_BT = self._model.generate(
+            input_ids_BT,
+            attention_mask=torch.ones_like(input_ids_BT),
+            max_new_tokens=first.max_new_tokens,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=min(ends, default=0),
+            **draw,
+            **stop,
+        )
+        for request, output_ids_T in zip(batch, output_ids_BT.tolist(), strict=True):
+            yield self._finished(request, output_ids_T[len(request.prompt_ids) :], ends)
+
+    def _finished(self, request: Request, new_ids: list[int], ends: set[int]) -> Finished:
+        end = next((index for index, token in enumerate(new_ids) if token in ends), None)
+        length = len(new_ids) if end is None else end + 1  # what follows is filling
+        # Decoded behind the prompt: alone, a tokenizer of words drops the space before the first of them.
+        prompt = self._tokenizer.decode(request.prompt_ids, skip_special_tokens=True)
+        whole = self._tokenizer.decode([*request.prompt_ids, *new_ids[:length]], skip_special_tokens=True)
+        text = whole[len(prompt) :]
+        cut = min((text.find(stop) for stop in request.stop if stop in text), default=None)
+        if cut is not None and end is not None:
+            length = end  # the text ended it; an end mark after that is filling
+        stopped = end is not None or cut is not None
+        if not stopped:
+            text = text.rstrip("\ufffd")  # a character cut in two by the cap; vLLM does not give it either
+        return Finished(
+            request_id=request.request_id,
+            text=text[:cut],
+            finish_reason="stop" if stopped else "length",
+            completion_tokens=length,
+        )
+
+
+def _alike(request: Request) -> tuple[Any, ...]:
+    """Requests that may run together."""
+    return (
+        len(request.prompt_ids),
+        request.max_new_tokens,
+        request.stop,
+        request.temperature,
+        request.top_p,
+        bool(request.choice_ids),
+        -1 if request.seed is None else request.seed,
+        "" if request.seed is None else request.request_id,  # a random stream is not shared
+    )
+
+
+def _as_set(ids: int | list[int] | None) -> set[int]:
+    return set() if ids is None else {ids} if isinstance(ids, int) else set(ids)

@@ -1,0 +1,98 @@
+"""The vLLM engine: requests are fed as there is room and each is given back when it finishes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from vllm import EngineArgs, LLMEngine, SamplingParams
+from vllm.inputs import tokens_input
+from vllm.sampling_params import RequestOutputKind
+
+from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
+
+
+class VllmEngine:
+    """A model in vLLM. Its environment must be that of `engine_environment` from the start of the process."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        place: dict[str, Any] = (
+            {"tensor_parallel_size": settings.tensor_parallel, "gpu_memory_utilization": settings.gpu_memory_share}
+            if settings.gpu
+            else {"enforce_eager": True}
+        )
+        self._engine = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=settings.model,
+                dtype=settings.dtype,
+                seed=0,
+                enable_prefix_caching=True,
+                disable_log_stats=True,
+                **place,
+            )
+        )
+        self._room = 2 * int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+
+    @property
+    def context_tokens(self) -> int:
+        return int(self._engine.model_config.max_model_len)
+
+    def submit(self, requests: Iterable[Request]) -> Iterator[Finished | Failed]:
+        waiting = iter(requests)
+        under_way: dict[str, Request] = {}
+        while True:
+            for request in itertools.islice(waiting, self._room - len(under_way)):
+                try:
+                    self._engine.add_request(
+                        request.request_id, tokens_input(list(request.prompt_ids)), _params(request)
+                    )
+                except ValueError as error:  # vLLM's own checks of one request
+                    yield Failed(request.request_id, str(error))
+                else:
+                    under_way[request.request_id] = request
+            if not under_way:
+                return
+            for output in self._engine.step():
+                if output.finished:
+                    yield _result(under_way.pop(output.request_id), output.outputs[0])
+
+
+def _params(request: Request) -> Any:
+    if request.choice_ids:
+        return SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            logprob_token_ids=list(request.choice_ids.values()),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    return SamplingParams(
+        max_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        stop=list(request.stop),
+        seed=request.seed,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _result(request: Request, output: Any) -> Finished | Failed:
+    if output.finish_reason not in ("stop", "length"):
+        return Failed(request.request_id, f"the engine ended the request: {output.finish_reason}")
+    if not request.choice_ids:
+        return Finished(
+            request_id=request.request_id,
+            text=output.text,
+            finish_reason=output.finish_reason,
+            completion_tokens=len(output.token_ids),
+        )
+    given = output.logprobs[0]
+    missing = [letter for letter, token in request.choice_ids.items() if token not in given]
+    if missing:
+        return Failed(request.request_id, f"no log probability of {', '.join(missing)}")
+    logprobs = {letter: float(given[token].logprob) for letter, token in request.choice_ids.items()}
+    if not all(map(math.isfinite, logprobs.values())):
+        return Failed(request.request_id, f"log probabilities that are no numbers: {logprobs}")
+    return Finished(request_id=request.request_id, choice_logprobs=logprobs)

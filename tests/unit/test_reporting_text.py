@@ -1,0 +1,140 @@
+"""Markdown, CSV and terminal: what they print, and that they print the same numbers."""
+
+import csv
+import io
+import re
+
+import pytest
+import rich.console
+from fakes.sample_results import COLUMNS, ROWS, write_results
+from markdown_it import MarkdownIt
+
+from tulu_pipeline.reporting.build import build_table
+from tulu_pipeline.reporting.records import read_measurement
+from tulu_pipeline.reporting.table import Table
+from tulu_pipeline.reporting.terminal import render_table
+from tulu_pipeline.reporting.text import CSV_FIELDS, points, to_csv, to_markdown
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Table:
+    inputs = write_results(tmp_path_factory.mktemp("results"))
+    measured = {
+        tuple(name.removeprefix("score:").split("/")): folder and read_measurement(folder)
+        for name, folder in inputs.items()
+        if name.startswith("score:")
+    }
+    return build_table(
+        title="A | <b>title</b>", rows=ROWS, columns=COLUMNS, measured=measured, notes=["capped at *128* <i>tokens</i>"]
+    )
+
+
+def markdown_grids(text: str) -> list[list[list[str]]]:
+    """Rows of cell texts of each table, as a Markdown renderer reads them."""
+    grids: list[list[list[str]]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "table_open":
+            grids.append([])
+        elif token.type == "tr_open":
+            grids[-1].append([])
+        elif token.type == "inline" and token.level >= 4:  # inside th or td
+            grids[-1][-1].append("".join(child.content for child in token.children))
+    return grids
+
+
+def records(table: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(to_csv(table))))
+
+
+def test_markdown_is_a_table_per_scorer_with_one_row_per_model(table):
+    grids = markdown_grids(to_markdown(table))
+    assert len(grids) == len(table.scorers) == 2
+    for grid in grids:
+        assert {len(row) for row in grid} == {1 + len(COLUMNS) + 1}
+        assert [row[0] for row in grid] == ["Model", "items", "tiny", *(row.label for row in ROWS)]
+
+
+def test_markdown_prints_every_value_with_its_interval_and_what_tuning_did(table):
+    for scorer, grid in zip(table.scorers, markdown_grids(to_markdown(table)), strict=True):
+        for row, printed in zip(table.rows, grid[3:], strict=True):
+            for cell, text in zip(row.all_cells(), printed[1:], strict=True):
+                view = cell.views.get(scorer)
+                if view is None:
+                    assert text == {"missing": "missing", "not_applicable": "–"}[cell.status]
+                    continue
+                value, half_width, mark = re.fullmatch(r"([\d.]+)†? ±([\d.]+) ?([▲▼△▽]?)", text).groups()
+                assert value == points(view.score.value)
+                # The printed range holds the interval, but for the rounding to one decimal.
+                assert float(value) - float(half_width) <= 100 * view.score.low + 0.1
+                assert float(value) + float(half_width) >= 100 * view.score.high - 0.1
+                raised = view.change is not None and view.change.value > 0
+                lowered = view.change is not None and view.change.value < 0
+                assert (mark in ("▲", "△") and bool(mark)) == raised
+                assert (mark in ("▼", "▽") and bool(mark)) == lowered
+
+
+def test_the_best_of_each_column_is_bold_in_markdown(table):
+    line = next(line for line in to_markdown(table).splitlines() if line.startswith("| facts |"))
+    assert line.split("|")[2].strip().startswith("**86.0**")
+
+
+def test_text_from_outside_is_shown_literally_in_markdown(table):
+    html = MarkdownIt("commonmark").enable("table").render(to_markdown(table))
+    assert "<b>title</b>" not in html
+    assert "A | &lt;b&gt;title&lt;/b&gt;" in html
+    assert "capped at *128* &lt;i&gt;tokens&lt;/i&gt;" in html
+
+
+def test_csv_holds_each_cell_once_per_view_with_its_exact_interval(table):
+    rows = records(table)
+    assert tuple(rows[0]) == CSV_FIELDS
+    assert len(rows) == len(ROWS) * (len(COLUMNS) + 1) * len(table.scorers)
+    by_place = {(row["row"], row["metric"], row["view"]): row for row in rows}
+    for row in table.rows:
+        for cell in row.all_cells():
+            for scorer, view in cell.views.items():
+                printed = by_place[row.spec.name, cell.metric, scorer]
+                assert float(printed["percent"]) == pytest.approx(100 * view.score.value, abs=1e-6)
+                assert float(printed["low_percent"]) == pytest.approx(100 * view.score.low, abs=1e-6)
+                assert float(printed["high_percent"]) == pytest.approx(100 * view.score.high, abs=1e-6)
+                assert printed["n"] == ("" if view.score.n is None else str(view.score.n))
+
+
+def test_an_empty_cell_has_a_status_and_no_number_in_csv(table):
+    empty = [row for row in records(table) if row["status"] != "scored"]
+    assert {(row["row"], row["metric"], row["status"]) for row in empty} == {
+        ("tiny", "alpaca_eval", "not_applicable"),
+        ("tiny", "average", "not_applicable"),
+        ("tiny+both", "tydiqa_gp", "missing"),
+        ("tiny+both", "average", "missing"),
+    }
+    for row in empty:
+        assert {row[field] for field in CSV_FIELDS[9:]} == {""}
+
+
+def test_the_terminal_prints_the_numbers_of_the_csv_without_color_too(table):
+    console = rich.console.Console(file=io.StringIO(), width=200, no_color=True)
+    console.print(render_table(table))
+    text = console.file.getvalue()
+    for row in records(table):
+        if row["view"] == "paper" and row["status"] == "scored":
+            assert points(float(row["percent"]) / 100) in text
+    assert "missing" in text
+    assert "▲" in text
+    assert "\x1b[38" not in text
+
+
+def test_the_terminal_colors_raised_blue_and_lowered_orange(table):
+    console = rich.console.Console(file=io.StringIO(), width=200, force_terminal=True, color_system="truecolor")
+    console.print(render_table(table))
+    text = console.file.getvalue()
+    assert re.search(r"\x1b\[1;38;2;59;155;220m66\.0", text)
+    assert re.search(r"\x1b\[38;2;232;132;44m12\.0", text)
+    assert "\x1b[38;2;59;155;220m39.0" not in text  # nothing to compare with
+
+
+def test_the_terminal_can_show_another_scorer(table):
+    console = rich.console.Console(file=io.StringIO(), width=200, no_color=True)
+    console.print(render_table(table, "strict"))
+    assert "scored as strict" in console.file.getvalue()
+    assert "† has no strict scorer" in console.file.getvalue()

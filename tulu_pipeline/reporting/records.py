@@ -1,0 +1,131 @@
+"""Reads what the score and generate stages left: `metrics.json`, `items.jsonl`, `completions.jsonl`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tulu_pipeline.artifacts.json_lines import from_line, read_lines
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.reporting.build import Measurement
+from tulu_pipeline.reporting.table import Score
+from tulu_pipeline.specs.benchmark import Completion, ItemScore
+
+METRICS = "metrics.json"
+ITEMS = "items.jsonl"
+COMPLETIONS = "completions.jsonl"
+
+_CLUSTERED = "clustered"  # the score stage's word for an interval that accounts for groups
+
+
+class ScorerRecord(BaseModel):
+    """One scorer's result in `metrics.json`; values in [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float | None
+    n: int
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    method: str
+
+
+class GroupRecord(BaseModel):
+    """The headline value of one group of items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int
+    value: float
+
+
+class MetricsRecord(BaseModel):
+    """`metrics.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1]
+    metric: str
+    headline: str
+    n: int
+    scorers: Mapping[str, ScorerRecord]
+    flags: Mapping[str, int]
+    groups: Mapping[str, GroupRecord]
+
+
+def read_measurement(folder: Path) -> Measurement:
+    """A score folder as the table needs it: metrics, and each item's value by each scorer.
+
+    Raises:
+        BadInput: a file is missing or malformed, or an item lacks a scorer that `metrics.json` reports.
+    """
+    path = folder / METRICS
+    metrics = from_line(_present(path).read_bytes(), MetricsRecord, str(path))
+    if metrics.headline not in metrics.scorers:
+        raise BadInput(f"the headline scorer `{metrics.headline}` has no result", str(path), _REMAKE)
+    clustered = metrics.scorers[metrics.headline].method == _CLUSTERED
+    item_ids: list[str] = []
+    clusters: list[str] = []
+    values: dict[str, array[float]] = {scorer: array("d") for scorer in metrics.scorers}
+    for item in read_items(folder):
+        item_ids.append(sys.intern(item.item_id))  # shared by all models of a column
+        if clustered:
+            clusters.append(sys.intern(item.group))
+        for scorer, column in values.items():
+            if scorer not in item.scores:
+                raise BadInput(f"item `{item.item_id}` has no score by `{scorer}`", str(folder / ITEMS), _REMAKE)
+            value = item.scores[scorer]
+            column.append(math.nan if value is None else value)
+    return Measurement(
+        headline=metrics.headline,
+        scores={
+            name: Score(
+                scorer=name,
+                value=record.value,
+                low=record.low,
+                high=record.high,
+                n=record.n,
+                standard_error=record.standard_error,
+                method=record.method,
+            )
+            for name, record in metrics.scorers.items()
+            if record.value is not None
+        },
+        item_ids=tuple(item_ids),
+        clusters=tuple(clusters),
+        item_scores=values,
+        flags=metrics.flags,
+    )
+
+
+def read_items(folder: Path) -> Iterator[ItemScore]:
+    """The items of a score folder, in file order."""
+    return read_lines(_present(folder / ITEMS), ItemScore)
+
+
+def read_completions(folder: Path) -> Iterator[Completion]:
+    """The completions of a generate folder, in file order."""
+    return read_lines(_present(folder / COMPLETIONS), Completion)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_REMAKE = "make it again: `tulu run EXPERIMENT --refresh score`"
+
+
+def _present(path: Path) -> Path:
+    if not path.exists():
+        raise BadInput(f"there is no `{path.name}`", str(path), "check the store: `tulu verify`")
+    return path

@@ -1,0 +1,189 @@
+"""A table as Markdown for people and as CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+from tulu_pipeline.reporting.table import AVERAGE, Cell, Row, Table, View, is_stand_in
+
+NOT_APPLICABLE = "–"
+STAND_IN = "†"
+
+CSV_FIELDS = (
+    "row", "label", "base_model", "mixture", "untuned", "metric", "title", "view", "status",
+    "percent", "low_percent", "high_percent", "standard_error_percent", "n", "scorer", "method",
+    "change_points", "change_low_points", "change_high_points", "direction", "clear", "best", "published_percent",
+)  # fmt: skip
+
+
+def points(value: float) -> str:
+    """A fraction as points with one decimal: 0.52 -> `52.0`."""
+    return f"{100 * value:.1f}"
+
+
+def plus_minus(view: View) -> str:
+    """`±6.9`: from the value to the farther end of its interval, so that the printed range never falls short.
+
+    "" for a value without an interval.
+    """
+    score = view.score
+    if score.low is None or score.high is None:
+        return ""
+    return f"±{100 * max(score.high - score.value, score.value - score.low):.1f}"
+
+
+def arrow(view: View) -> str:
+    """▲ raised, ▼ lowered; △ ▽ where the interval of the change holds zero; "" without a change to tell."""
+    if view.change is None or view.change.direction == "same":
+        return ""
+    pair = ("▲", "△") if view.change.direction == "raised" else ("▼", "▽")
+    return pair[0] if view.change.clear else pair[1]
+
+
+def empty_text(cell: Cell) -> str:
+    """What a cell without a score prints."""
+    return NOT_APPLICABLE if cell.status == "not_applicable" else cell.status
+
+
+def items_text(counts: tuple[int, ...]) -> str:
+    """The number of items of a column: `200`, or `198–200` where models differ."""
+    if not counts:
+        return ""
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
+
+
+def legend(table: Table) -> tuple[str, ...]:
+    """What the marks of a table mean, in whole sentences."""
+    lines = ["± reaches the farther end of the 95 % interval, which covers the choice of items, not training seeds."]
+    if any(row.spec.untuned for row in table.rows):
+        lines.append(
+            "▲ raised and ▼ lowered against the untuned model of the same base; △ ▽ where the 95 % interval of the "
+            "paired difference holds zero."
+        )
+    if any(view.best for row in table.rows for cell in row.all_cells() for view in cell.views.values()):
+        lines.append("Bold is the best of its column.")
+    if any(cell.status == "not_applicable" for row in table.rows for cell in row.all_cells()):
+        lines.append("– is not asked of untuned models, which therefore have no average.")
+    if table.missing():
+        lines.append(f"Missing, and never filled in: {', '.join(table.missing())}.")
+    if table.average_rule == "columns":
+        lines.append("Average is the plain mean of the columns.")
+    elif table.average_rule == "benchmarks":
+        lines.append("Average is the mean over benchmarks, each the mean of its columns.")
+    return tuple(lines)
+
+
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, once per scorer, with legend and notes underneath."""
+    blocks = [f"# {_inline(table.title)}"]
+    for scorer in table.scorers:
+        if len(table.scorers) > 1:
+            blocks.append(f"## Scored as `{scorer}`")
+        blocks.append(_grid(table, scorer))
+        stand_ins = table.stand_ins(scorer)
+        if stand_ins:
+            names = ", ".join(_inline(title) for title in stand_ins)
+            blocks.append(f"{STAND_IN} has no `{scorer}` scorer; its own headline scorer stands in: {names}.")
+    blocks.append("\n".join(f"- {_inline(line)}" for line in (*legend(table), *table.notes)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """One line per row, column and view, averages included, in points; absent values are empty, never zero."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_records(table))
+    return stream.getvalue()
+
+
+def _grid(table: Table, scorer: str) -> str:
+    headings = table.headings()
+    counts = [items_text(count) for count in table.items_per_column()]
+    counts += [""] * (len(headings) - len(counts))
+    lines = [
+        _line("Model", *(_inline(heading) for heading in headings)),
+        _line(":--", *("--:" for _ in headings)),
+        _line("*items*", *(f"*{count}*" if count else "" for count in counts)),
+    ]
+    for base, rows in table.groups():
+        lines.append(_line(f"**{_inline(base)}**", *("" for _ in headings)))
+        lines.extend(_line(_inline(row.spec.label), *(_cell(cell, scorer) for cell in row.all_cells())) for row in rows)
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell, scorer: str) -> str:
+    view = cell.views.get(scorer)
+    if view is None:
+        return empty_text(cell)
+    value = f"**{points(view.score.value)}**" if view.best else points(view.score.value)
+    mark = STAND_IN if is_stand_in(cell, scorer) else ""
+    return " ".join(part for part in (f"{value}{mark}", plus_minus(view), arrow(view)) if part)
+
+
+def _records(table: Table) -> Iterator[dict[str, object]]:
+    titles = {column.metric: column.title for column in table.columns} | {AVERAGE: "Average"}
+    for row in table.rows:
+        for cell in row.all_cells():
+            for scorer in table.scorers:
+                yield _record(row, cell, titles[cell.metric], scorer)
+
+
+def _record(row: Row, cell: Cell, title: str, scorer: str) -> dict[str, object]:
+    record: dict[str, object] = {
+        "row": row.spec.name,
+        "label": row.spec.label,
+        "base_model": row.spec.base_model,
+        "mixture": row.spec.mixture,
+        "untuned": _truth(row.spec.untuned),
+        "metric": cell.metric,
+        "title": title,
+        "view": scorer,
+        "status": cell.status,
+        "published_percent": cell.published_percent,
+    }
+    view = cell.views.get(scorer)
+    if view is None:
+        return record
+    score, change = view.score, view.change
+    record |= {
+        "percent": _percent(score.value),
+        "low_percent": _percent(score.low),
+        "high_percent": _percent(score.high),
+        "standard_error_percent": _percent(score.standard_error),
+        "n": score.n,
+        "scorer": score.scorer,
+        "method": score.method,
+        "best": _truth(view.best),
+    }
+    if change is not None:
+        record |= {
+            "change_points": _percent(change.value),
+            "change_low_points": _percent(change.low),
+            "change_high_points": _percent(change.high),
+            "direction": change.direction,
+            "clear": _truth(change.clear),
+        }
+    return record
+
+
+def _percent(value: float | None) -> str:
+    """Points with six decimals at most: enough for any comparison, and free of binary noise."""
+    # + 0.0 turns a negative zero into zero.
+    return "" if value is None else f"{round(100 * value, 6) + 0.0:.6f}".rstrip("0").rstrip(".")
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _inline(text: str) -> str:
+    """Text as Markdown shows it literally, in one line."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

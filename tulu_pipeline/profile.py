@@ -6,10 +6,10 @@ import os
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
-from tulu_pipeline.errors import BadInput, NotFound
-from tulu_pipeline.settings import gpus_hidden
+from tulu_pipeline.errors import BadInput, unknown_name
+from tulu_pipeline.settings import visible_gpus
 
 Slot = Literal["cpu", "gpu", "api"]
 
@@ -50,15 +50,37 @@ class Profile:
         return {"cpu": max(1, self.cpu_slots), "gpu": max(1, self.gpu_slots), "api": max(1, self.api_slots)}
 
 
+# Lowest and highest value of a field, where there is one.
+_RANGES: dict[str, tuple[float, float | None]] = {
+    "ranks": (1, None),
+    "zero_stage": (0, 3),
+    "micro_batch_conversations": (1, None),
+    "checkpoint_every_steps": (0, None),
+    "threads_per_rank": (1, None),
+    "engine_cache_gib": (1, None),
+    "gpu_memory_share": (0.05, 1.0),
+    "cpu_slots": (0, None),
+    "gpu_slots": (0, None),
+    "api_slots": (0, None),
+    "lease_stale_seconds": (1.0, None),
+}
+
+
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is there and not hidden, without importing torch."""
-    return Path("/dev/nvidia0").exists() and not gpus_hidden()
+    return count_gpus() > 0
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that are there and not hidden by `CUDA_VISIBLE_DEVICES`, without importing torch."""
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    visible = visible_gpus()
+    return there if visible is None else min(there, visible)
 
 
 def auto_profile() -> Profile:
     """What fits this machine: one rank per GPU with ZeRO-3, or two gloo ranks with ZeRO-2."""
-    cores = len(os.sched_getaffinity(0))
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if has_gpu() else 0
+    cores, gpus = len(os.sched_getaffinity(0)), count_gpus()
     if gpus:
         return Profile(name="auto-gpu", ranks=gpus, zero_stage=3, gpu_slots=gpus, cpu_slots=cores)
     ranks = min(2, cores)
@@ -69,27 +91,32 @@ def load_profile(name: str | None, folder: Path = Path("deployments/profiles")) 
     """The profile called `name` (`deployments/profiles/<name>.toml`, or a path to a TOML file); None detects.
 
     Raises:
-        NotFound: no such file. BadInput: broken TOML, an unknown key, a value of the wrong type.
+        NotFound: no such file. BadInput: broken TOML, an unknown key, a value of the wrong type or out of range.
     """
     if name is None or name == "auto":
         return auto_profile()
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
-    if not path.exists():
-        known = sorted(found.stem for found in folder.glob("*.toml"))
-        raise NotFound(
-            f"no profile `{name}`", str(path), f"known: {', '.join(['auto', *known])}, or a path to a TOML file"
-        )
     try:
         values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except FileNotFoundError:
+        raise unknown_name("profile", name, ["auto", *(found.stem for found in folder.glob("*.toml"))], "") from None
+    except ValueError as error:  # of the text's encoding, or of the TOML
         raise BadInput(f"broken TOML: {error}", str(path), "mend the file") from error
-    known_fields = {field.name: field for field in fields(Profile)}
+    return Profile(**{"name": path.stem} | _checked(values, str(path)))
+
+
+def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:
+    known: dict[str, type] = {field.name: type(field.default) for field in fields(Profile)}
     for key, value in values.items():
-        if key not in known_fields:
-            raise BadInput(f"unknown key `{key}`", str(path), f"known: {', '.join(sorted(known_fields))}")
-        if not isinstance(value, type(known_fields[key].default)) and not (
-            isinstance(value, int) and isinstance(known_fields[key].default, float)
-        ):
-            wanted = type(known_fields[key].default).__name__
-            raise BadInput(f"`{key}` is {value!r}, not a {wanted}", str(path), f"write a {wanted}")
-    return Profile(**cast(dict[str, str], {"name": path.stem} | values))  # type: ignore[arg-type]  # types checked above
+        if key not in known:
+            unknown = unknown_name("key", key, known)
+            raise BadInput(f"unknown key `{key}`", where, unknown.fix)
+        kind = known[key]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise BadInput(f"`{key}` is {value!r}, not a {kind.__name__}", where, f"write a {kind.__name__}")
+        low, high = _RANGES.get(key, (None, None))
+        number: Any = value
+        if (low is not None and number < low) or (high is not None and number > high):
+            reach = f"from {low} to {high}" if high is not None else f"of {low} or more"
+            raise BadInput(f"`{key}` is {value}", where, f"write a number {reach}")
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -46,6 +47,10 @@ def child_environment(**overrides: str) -> dict[str, str]:
     return {**os.environ, **overrides}
 
 
-def gpus_hidden() -> bool:
-    """Whether `CUDA_VISIBLE_DEVICES` is set and empty, the usual way to run on the CPU beside a GPU."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+def visible_gpus() -> int | None:
+    """How many GPUs `CUDA_VISIBLE_DEVICES` leaves visible, as CUDA reads it; None where it is not set."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    devices = (device.strip() for device in value.split(","))
+    return sum(1 for _ in takewhile(lambda device: device.isdigit() or device.startswith(("GPU-", "MIG-")), devices))

@@ -118,7 +118,7 @@ def _plain_text(value: str) -> str:
 
 def _plain_dataclass(value: Any) -> dict[str, Any]:
     plain = {}
-    for name, default in _identity_fields(type(value)):
+    for name, default in _identity_fields(type(value)):  # type: ignore[arg-type]  # a class is hashable
         item = _part(getattr(value, name), ".{}", name)
         if default is dataclasses.MISSING or text_of_plain(item) != default:
             plain[name] = item

@@ -5,15 +5,17 @@ No list to edit and no decorator: adding a dataset, a benchmark, an experiment i
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, Protocol, TypeVar
 
-from tulu_pipeline.errors import BadInput, unknown_name
+from tulu_pipeline.errors import BadInput, TuluError, unknown_name
 
 
 class Named(Protocol):
@@ -50,8 +52,9 @@ class Registry(Generic[T]):
         Raises:
             NotFound: no such file. BadInput: the file does not hold exactly what it must.
         """
-        if name not in self.names():
-            raise unknown_name(self.kind, name, self.names())
+        names = self.names()
+        if name not in names:
+            raise unknown_name(self.kind, name, names)
         return self.from_module(importlib.import_module(f"{self.package}.{name}"), name)
 
     def all(self) -> list[T]:
@@ -74,14 +77,15 @@ class Registry(Generic[T]):
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a user's file by path.
+    """Import a user's file by path, under a name of its own.
 
     Raises:
-        BadInput: no such file, or it does not import.
+        BadInput: no such file, or it does not import; `where` is its line.
     """
     if not path.is_file():
         raise BadInput(f"no file `{path}`", str(path.absolute()), "check the path")
-    name = f"tulu_user_{path.stem}"
+    place = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
+    name = f"tulu_user_{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -89,8 +93,19 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise BadInput(f"syntax error: {error.msg}", f"{path}:{error.lineno}", "mend the file") from error
-    except ImportError as error:
-        raise BadInput(f"cannot import: {error}", str(path), "install what it imports, or mend the import") from error
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, TuluError | KeyboardInterrupt):
+            raise
+        raise _import_error(error, path) from error
     return module
+
+
+def _import_error(error: BaseException, path: Path) -> BadInput:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return BadInput(f"syntax error: {error.msg}", f"{path}:{error.lineno}", "mend the file")
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    if isinstance(error, ImportError):
+        return BadInput(f"cannot import: {error}", where, "install what it imports, or mend the import")
+    return BadInput(f"{type(error).__name__}: {error}", where, "mend the file")

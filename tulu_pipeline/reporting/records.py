@@ -84,6 +84,9 @@ def read_measurement(folder: Path) -> Measurement:
                 raise BadInput(f"item `{item.item_id}` has no score by `{scorer}`", str(folder / ITEMS), _REMAKE)
             value = item.scores[scorer]
             column.append(math.nan if value is None else value)
+    if len(item_ids) != metrics.n:
+        what = f"{len(item_ids)} items, but `{METRICS}` counts {metrics.n}"
+        raise BadInput(what, str(folder / ITEMS), _REMAKE)
     return Measurement(
         headline=metrics.headline,
         scores={

@@ -1,0 +1,92 @@
+"""Stage 10: the scores that exist, and the names of the missing, to tables, a figure and the report folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.reporting.table import AverageRule, TableColumn, TableRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TabulateParams:
+    """What the table shows; its inputs are `score:<row>/<metric>` and `completions:<row>/<metric>`.
+
+    Attributes:
+        title: of the table.
+        rows: models; rows of one base model are brought together, the order is kept otherwise.
+        columns: metrics, in order. An untuned row needs no inputs for a `tuned_only` column.
+        notes: lines under the table: caps, samples, deviations.
+        average: how columns are averaged: `columns` (Tables 3–5), `benchmarks` (Table 8) or `none` (6, 7).
+        headline: the scorer shown first.
+    """
+
+    title: str
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
+    notes: tuple[str, ...] = ()
+    average: AverageRule = "columns"
+    headline: str = "paper"
+
+
+def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
+    """Writes table.md, table.csv, table.json, figure.png and report/."""
+    from tulu_pipeline.reporting.build import build_table
+    from tulu_pipeline.reporting.figure import write_figure
+    from tulu_pipeline.reporting.records import read_measurement
+    from tulu_pipeline.reporting.report import read_cell, write_report
+    from tulu_pipeline.reporting.table import write_table
+    from tulu_pipeline.reporting.text import to_csv, to_markdown
+
+    params = job.params
+    folders = {
+        (row.name, column.metric): job.inputs[score_input(row.name, column.metric)]
+        for row in params.rows
+        for column in params.columns
+        if score_input(row.name, column.metric) in job.inputs
+    }
+    measured = {}
+    for done, (place, folder) in enumerate(folders.items()):
+        ctx.progress(job.name, done, len(folders), "cells", "/".join(place))
+        measured[place] = None if folder is None else read_measurement(folder)
+    table = build_table(
+        title=params.title,
+        rows=params.rows,
+        columns=params.columns,
+        measured=measured,
+        notes=params.notes,
+        average_rule=params.average,
+        headline=params.headline,
+    )
+    write_table(table, job.out / "table.json")
+    (job.out / "table.md").write_text(to_markdown(table), encoding="utf-8")
+    (job.out / "table.csv").write_text(to_csv(table), encoding="utf-8")
+    write_figure(table, job.out / "figure.png")
+    cells = (
+        read_cell(row, metric, scores=folder, completions=job.inputs.get(completions_input(row, metric)))
+        for (row, metric), folder in folders.items()
+        if folder is not None
+    )
+    write_report(table, cells, job.out / "report")
+    missing = table.missing()
+    return {"cells": len(params.rows) * len(params.columns), "missing": len(missing), "missing_cells": list(missing)}
+
+
+def score_input(row: str, metric: str) -> str:
+    """Name of the input with the scores of a cell."""
+    return f"score:{row}/{metric}"
+
+
+def completions_input(row: str, metric: str) -> str:
+    """Name of the input with the completions of a cell."""
+    return f"completions:{row}/{metric}"
+
+
+TABULATE = Stage(
+    name="tabulate",
+    version=1,
+    params=TabulateParams,
+    run=run_tabulate,
+    env=("matplotlib",),
+    tolerates_missing=True,
+)

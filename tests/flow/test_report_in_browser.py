@@ -1,0 +1,222 @@
+"""The report in a real browser, from disk: what a reader sees, does, and cannot be hurt by."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes.chromium import Chromium, Page
+from fakes.sample_results import COLUMNS, HOSTILE, ROWS, write_results
+
+from tasks.tabulate import TabulateParams, run_tabulate
+from tulu_pipeline.artifacts.stage import Job, RunContext
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.settings import read_settings
+
+pytestmark = pytest.mark.needs_chromium
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tabulate")
+    params = TabulateParams(
+        title="A </script><script>document.title='pwned'</script> title",
+        rows=ROWS,
+        columns=COLUMNS,
+        notes=("a <img src=x onerror=\"document.title='pwned'\"> note",),
+    )
+    job = Job(
+        name="tabulate[sample]", params=params, inputs=write_results(folder / "inputs"), sources={},
+        out=folder / "out", work=folder / "work", publish=lambda metrics: None,
+    )  # fmt: skip
+    job.out.mkdir()
+    run_tabulate(job, RunContext(profile=Profile(), settings=read_settings()))
+    return job.out / "report" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, report):
+    browser.events.clear()
+    page = browser.open(report.as_uri())
+    page.wait("document.querySelector('.results') !== null")
+    yield page
+    page.call("Page.close")
+
+
+def open_cell(page: Page, address: str) -> None:
+    page.run(f"location.hash = {json.dumps(address)}")
+    page.wait("document.querySelector('#item h2') !== null")
+
+
+def chosen(page: Page) -> str:
+    return page.run("document.querySelector('#item h2').textContent")
+
+
+def listed(page: Page) -> list[str]:
+    return page.run("[...document.querySelectorAll('#list a')].map((a) => a.dataset.item)")
+
+
+def test_the_table_shows_every_cell_and_says_which_are_missing(page):
+    texts = page.run(
+        "[...document.querySelectorAll('.results tbody tr:not(.base)')]"
+        ".map((tr) => [...tr.querySelectorAll('td')].map((td) => td.className + '|' + td.innerText))"
+    )
+    assert len(texts) == len(ROWS)
+    assert {len(row) for row in texts} == {len(COLUMNS) + 1}
+    assert texts[0][3].endswith("|–")
+    assert texts[3][2].endswith("|missing")
+    assert texts[1][1].startswith("raised|")
+    assert "66.0" in texts[1][1]
+    assert texts[1][2].startswith("lowered|")
+    assert texts[1][0].startswith("raised pale|")
+
+    assert page.errors() == []
+
+
+def test_nothing_is_asked_of_the_network(page, report):
+    open_cell(page, "tiny%2Barithmetic/gsm_cot")
+    folder = report.parent.as_uri()
+    outside = [url for url in page.requests() if not url.startswith((folder, "data:"))]
+    assert page.requests()
+    assert outside == []
+
+
+def test_pointing_at_a_cell_tells_n_interval_and_scorers(page):
+    page.point('a[href="#tiny%2Barithmetic/gsm_cot"]')
+    page.wait("!document.getElementById('tip').hidden")
+    tip = page.run("document.getElementById('tip').innerText")
+    for wanted in ("items\n50", "52.2 to 77.6", "paper", "strict", "against untuned"):
+        assert wanted in tip
+
+
+def test_the_switch_shows_the_other_scorer_and_marks_what_stands_in(page):
+    before = page.run("document.querySelector('a[href=\"#tiny/gsm_cot\"]').innerText")
+    page.press("s")
+    after = page.run("document.querySelector('a[href=\"#tiny/gsm_cot\"]').innerText")
+    assert before.startswith("12.0")
+    assert after.startswith("36.0")
+    assert "†" in page.run("document.querySelector('a[href=\"#tiny/tydiqa_gp\"]').innerText")
+    assert "TyDiQA GP" in page.run("document.querySelector('.notes').innerText")
+
+
+def test_clicking_a_cell_opens_its_items_and_the_keyboard_walks_them(page):
+    page.point('a[href="#tiny%2Barithmetic/gsm_cot"]', click=True)
+    page.wait("document.querySelectorAll('#list a').length === 50")
+    assert chosen(page) == "gsm/0"
+    page.press("j")
+    page.press("j")
+    page.press("k")
+    assert chosen(page) == "gsm/1"
+    assert page.run("location.hash") == "#tiny%2Barithmetic/gsm_cot/gsm%2F1"
+    page.press("Escape")
+    page.wait("document.getElementById('items').hidden && !document.getElementById('overview').hidden")
+    assert page.errors() == []
+
+
+def test_an_address_opens_its_item_and_the_address_follows_the_reader(browser, report):
+    page = browser.open(report.as_uri() + "#tiny%2Bfacts/mmlu_0shot/astronomy%2F6")
+    page.wait("document.querySelector('#item h2') !== null")
+    assert chosen(page) == "astronomy/6"
+    assert page.run("document.querySelector('#list a[aria-current]').dataset.item") == "astronomy/6"
+
+
+def test_an_item_shows_the_exact_prompt_completion_answers_and_scores(page, report):
+    inputs = report.parents[2] / "inputs" / "tiny+arithmetic" / "gsm_cot"
+    completion = json.loads((inputs / "generate" / "completions.jsonl").read_text().splitlines()[5])
+    score = json.loads((inputs / "score" / "items.jsonl").read_text().splitlines()[5])
+    open_cell(page, "tiny%2Barithmetic/gsm_cot/gsm%2F5")
+    page.press("p")
+    shown = page.run("[...document.getElementById('prompt').childNodes].slice(1).map((n) => n.textContent).join('')")
+    assert shown == completion["prompt"]
+    assert page.run("document.querySelector('.completion').textContent") == completion["texts"][0]
+    assert page.run("document.querySelector('.completion mark').textContent") == score["extracted"]["paper"]
+    assert page.run("document.querySelector('.gold code').textContent") == score["gold"]
+    verdict = page.run("document.querySelector('.verdict').innerText")
+    assert "paper" in verdict
+    assert "strict" in verdict
+
+
+def test_prompts_of_every_script_survive_the_front_coding(page, report):
+    for metric in ("tydiqa_gp", "alpaca_eval", "mmlu_0shot"):
+        folder = report.parents[2] / "inputs" / "tiny+facts" / metric / "generate"
+        wanted = [json.loads(line)["prompt"] for line in (folder / "completions.jsonl").read_text().splitlines()]
+        loaded = page.run(f"report.load('tiny+facts/{metric}').then((items) => items.map((item) => item.prompt))")
+        assert loaded == wanted
+
+
+def test_choices_are_bars_of_their_probabilities(page):
+    open_cell(page, "tiny%2Bfacts/mmlu_0shot/astronomy%2F6")
+    widths = page.run("[...document.querySelectorAll('.bars .track i')].map((i) => parseFloat(i.style.width))")
+    printed = page.run(
+        "[...document.querySelectorAll('.bars .share:nth-child(3)')].map((td) => parseFloat(td.innerText))"
+    )
+    assert len(widths) == 4
+    assert widths == pytest.approx(printed, abs=0.1)
+    assert "right answer" in page.run("document.querySelector('.bars .gold').innerText")
+
+
+def test_filters_and_search_narrow_the_list(page):
+    open_cell(page, "tiny%2Barithmetic/gsm_cot")
+    flagged = "[...document.querySelectorAll('#filters button')].find((b) => b.innerText.startsWith('flagged'))"
+    page.run(f"{flagged}.click()")
+    assert listed(page) == ["gsm/3", "gsm/7", "gsm/12", "gsm/25", "gsm/38"]
+    page.run("[...document.querySelectorAll('#filters button')].find((b) => b.innerText.startsWith('all')).click()")
+    page.press("/")
+    page.type("BASKET HOLDS 42")
+    page.wait("document.querySelectorAll('#list a').length === 1")
+    assert listed(page) == ["gsm/31"]
+    assert chosen(page) == "gsm/31"
+    page.run("document.getElementById('search').value = ''")
+
+
+def test_two_models_stand_side_by_side_on_one_item(page):
+    open_cell(page, "tiny%2Barithmetic/gsm_cot/gsm%2F5")
+    page.run("(() => { const s = document.getElementById('pick-beside'); s.value = 'tiny';"
+             " s.dispatchEvent(new Event('change')); })()")  # fmt: skip
+    page.wait("document.querySelectorAll('.answers .completion, .answers .none').length === 2")
+    buttons = page.run("[...document.querySelectorAll('#filters button')].map((b) => b.innerText.split(' ')[0])")
+    assert "gained" in buttons
+    page.run("[...document.querySelectorAll('#filters button')].find((b) => b.innerText.startsWith('gained')).click()")
+    gained = page.run(
+        "(async () => { const [a, b] = await Promise.all(['tiny+arithmetic/gsm_cot', 'tiny/gsm_cot'].map(report.load));"
+        " return a.filter((item, i) => item.scores.paper > b[i].scores.paper).map((item) => item.id); })()"
+    )
+    assert gained
+    assert listed(page) == gained
+
+
+def test_what_a_model_wrote_never_runs(page):
+    for address in ("tiny%2Barithmetic/gsm_cot/gsm%2F3", "tiny/gsm_cot/gsm%2F3"):
+        open_cell(page, address)
+        page.wait("document.querySelector('#item h2').textContent === 'gsm/3'")
+        assert page.run("document.querySelector('.completion').textContent") == HOSTILE
+    page.press("Escape")
+    page.wait("document.getElementById('items').hidden")
+    assert "onerror" in page.run("document.querySelector('.notes').textContent")
+    assert page.run("document.querySelectorAll('img, main svg[onload], script:not([src])').length") == 0
+    assert page.run("document.title") == "A </script><script>document.title='pwned'</script> title"
+    assert page.errors() == []
+
+
+def test_the_page_itself_refuses_code_that_got_into_it(page):
+    """The second wall: were markup ever parsed by mistake, the page's policy would not run it."""
+    page.run("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
+    page.run("new Promise((done) => setTimeout(done, 300))")
+    assert page.run("document.title").startswith("A </script>")
+    assert any("Content Security Policy" in error for error in page.errors())
+
+
+def test_a_cell_whose_file_is_gone_says_so(browser, report):
+    moved = report.parent / "data" / "tiny-tydiqa_gp.js"
+    hidden = moved.with_suffix(".hidden")
+    moved.rename(hidden)
+    try:
+        page = browser.open(report.as_uri() + "#tiny/tydiqa_gp")
+        page.wait("document.querySelector('.message')?.textContent.includes('is not there')")
+    finally:
+        hidden.rename(moved)

@@ -1,0 +1,148 @@
+"""The report folder: pages that open from disk, in which each cell of the table opens its items.
+
+    index.html  report.css  *.js     the viewer, copied from `static/`
+    data/table.js                    the table, as a call that registers it
+    data/<cell>.js                   the items of one cell, loaded when the cell is opened
+
+Pages opened from disk cannot fetch, but they can load scripts: each data file is one call whose argument is JSON in a
+string, so what a model wrote is parsed as data and never run as code. It is ASCII, and holds no `<`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tulu_pipeline.reporting.records import COMPLETIONS, ITEMS, read_completions, read_items, sha256_file
+from tulu_pipeline.reporting.table import Table, to_json
+from tulu_pipeline.reporting.text import legend
+from tulu_pipeline.specs.benchmark import Completion, ItemScore
+
+_STATIC = Path(__file__).with_name("static")
+_DATA = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellItems:
+    """What a cell opens.
+
+    Attributes:
+        row: name of the row.
+        metric: of the column.
+        items: item scores in the benchmark's order.
+        completions: by item id; an item without one shows its scores alone.
+        provenance: what the numbers rest on, for the foot of the page: name to digest or key.
+    """
+
+    row: str
+    metric: str
+    items: Iterable[ItemScore]
+    completions: Mapping[str, Completion]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_cell(row: str, metric: str, *, scores: Path, completions: Path | None) -> CellItems:
+    """A cell from its score folder and, where there is one, its generate folder.
+
+    The provenance is the files' sha256: it follows from the bytes alone, and the store's manifests lead on from it.
+    """
+    provenance = {ITEMS: sha256_file(scores / ITEMS)}
+    by_id = {}
+    if completions is not None:
+        provenance[COMPLETIONS] = sha256_file(completions / COMPLETIONS)
+        by_id = {completion.item_id: completion for completion in read_completions(completions)}
+    return CellItems(row=row, metric=metric, items=read_items(scores), completions=by_id, provenance=provenance)
+
+
+def write_report(table: Table, cells: Iterable[CellItems], folder: Path) -> None:
+    """Writes the report; `cells` is consumed one by one, so that one cell's items are in memory at a time."""
+    (folder / _DATA).mkdir(parents=True, exist_ok=True)
+    for page in sorted(_STATIC.iterdir()):
+        (folder / page.name).write_bytes(page.read_bytes())
+    slugs: dict[str, str] = {}
+    provenance: dict[str, Mapping[str, str]] = {}
+    for cell in cells:
+        name = f"{cell.row}/{cell.metric}"
+        slugs[name] = _slug(name, taken=set(slugs.values()))
+        provenance[name] = cell.provenance
+        completions = cell.completions
+        items = _compact([_item(item, completions.get(item.item_id)) for item in cell.items])
+        (folder / _DATA / f"{slugs[name]}.js").write_text(_call("items", name, items), encoding="ascii")
+    document = {"table": to_json(table), "legend": legend(table), "cells": slugs, "provenance": provenance}
+    (folder / _DATA / "table.js").write_text(_call("table", document), encoding="ascii")
+
+
+def _item(item: ItemScore, completion: Completion | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": item.item_id,
+        "group": item.group,
+        "scores": {scorer: _finite(score) for scorer, score in item.scores.items()},
+        "extracted": dict(item.extracted),
+        "flags": list(item.flags),
+        "gold": item.gold,
+    }
+    if completion is not None:
+        shown |= {
+            "prompt": completion.prompt,
+            "prompt_tokens": completion.prompt_tokens,
+            "prompt_index": completion.prompt_index,
+            "texts": list(completion.texts),
+            "finish_reasons": list(completion.finish_reasons),
+            "completion_tokens": list(completion.completion_tokens),
+            "logprobs": {choice: _finite(value) for choice, value in completion.choice_logprobs.items()},
+        }
+    return shown
+
+
+def _compact(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Front coding: a prompt becomes [UTF-16 units it shares with the prompt before it, the rest].
+
+    Few-shot exemplars are then stored once per run of items, not once per item.
+    """
+    before = ""
+    for item in items:
+        prompt = item.get("prompt")
+        if prompt is None:
+            continue
+        shared = _common_prefix(before, prompt)
+        item["prompt"] = [len(prompt[:shared].encode("utf-16-le", "surrogatepass")) // 2, prompt[shared:]]
+        before = prompt
+    return items
+
+
+def _common_prefix(left: str, right: str) -> int:
+    """Length of the common prefix, by bisection on slices, which compare at memory speed."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[:middle] == right[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _call(function: str, *arguments: object) -> str:
+    texts = []
+    for argument in arguments:
+        data = json.dumps(argument, allow_nan=False, separators=(",", ":"))
+        texts.append(f"JSON.parse({json.dumps(data)})".replace("<", "\\u003c"))
+    return f"report.{function}({', '.join(texts)});\n"
+
+
+def _slug(name: str, taken: set[str]) -> str:
+    """A file name for a cell that is safe on every file system, unique without regard to case."""
+    base = re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.")[:100] or "cell"
+    slug, number = base, 2
+    while slug in taken:
+        slug, number = f"{base}-{number}", number + 1
+    return slug
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

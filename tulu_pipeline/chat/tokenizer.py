@@ -1,0 +1,200 @@
+"""A model's own tokenizer, read from its files, with what follows an end mark settled and typed control ids tamed.
+
+The end mark is placed as an id, never as text; the text before and after it is tokenized apart. That is exact, because
+a control token is a hard border for every tokenizer, and it leaves no way for text to become a control id.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
+from tulu_pipeline.chat.options import SpecialInText, TokenizerMode
+from tulu_pipeline.errors import BadInput
+
+# Text that tells tokenizers apart: spaces, newlines, digits, case, other scripts, bytes outside most vocabularies, and
+# what looks like a control token.
+_PROBE = ("<|user|>\nTwo  spaces, 1234.5\n\tTab\n<|assistant|>\nÜber 猫 🐪", "\n<|user|>\n </s> end")
+_SPACE = "▁"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTokenizer:
+    """Tokenizes the text between control tokens.
+
+    Attributes:
+        opening: for the text that opens a conversation. following: for text after an end mark.
+        bos_ids: what the tokenizer puts before everything: one id, or none for families without BOS.
+        end_mark_id: the id that ends an assistant's message. end_mark: its text.
+        strips_at_end_mark: white space around an end mark is swallowed (`v2023_slow`).
+        vocabulary_size: ids are below it.
+        fingerprint: hash of the tokenizer's file and mode and of the ids of a fixed text.
+    """
+
+    opening: Tokenizer = field(repr=False)
+    following: Tokenizer = field(repr=False)
+    bos_ids: tuple[int, ...]
+    end_mark_id: int
+    end_mark: str
+    strips_at_end_mark: bool
+    vocabulary_size: int
+    fingerprint: str
+
+    def encode_texts(self, texts: Sequence[str], *, after_end_mark: bool) -> list[Encoding]:
+        """Ids and character offsets of texts that stand between control tokens."""
+        backend = self.following if after_end_mark else self.opening
+        return backend.encode_batch(texts, add_special_tokens=False)
+
+
+def load_tokenizer(
+    folder: Path, *, tokenizer_mode: TokenizerMode | None = None, special_in_text: SpecialInText = "literal"
+) -> ChatTokenizer:
+    """The tokenizer of a model folder (`tokenizer.json`, `tokenizer_config.json`).
+
+    Args:
+        folder: the model's folder.
+        tokenizer_mode: how a LLaMA tokenizer treats what follows an end mark: `▁ <0x0A>` (`legacy_fast`), `<0x0A>`
+            (`nonlegacy`), or nothing, white space around control tokens being swallowed (`v2023_slow`, the slow
+            tokenizer of transformers 4.28 to 4.33). None takes the tokenizer as its file has it.
+        special_in_text: whether `</s>` typed in a message stays text (`literal`) or becomes the control id (`hf`).
+
+    Raises:
+        BadInput: a file is missing or broken, there is no end-of-sequence token, or the mode does not fit.
+    """
+    file = folder / "tokenizer.json"
+    text = _read(file)
+    description = _parse(text, file)
+    config_file = folder / "tokenizer_config.json"
+    config = _parse(_read(config_file), config_file)
+    try:
+        original = Tokenizer.from_str(text)
+    except Exception as error:  # the Rust library raises bare exceptions
+        raise BadInput(f"the tokenizer cannot be built: {error}", str(file), "fetch the model's files again") from error
+
+    end_mark = _token_text(config.get("eos_token"))
+    end_mark_id = original.token_to_id(end_mark) if end_mark else None
+    if not end_mark or end_mark_id is None:
+        raise BadInput(
+            f"eos_token is {config.get('eos_token')!r}, no token of the vocabulary",
+            str(config_file),
+            "name the end-of-sequence token there",
+        )
+    opening, following = (
+        _build(_for_mode(description, tokenizer_mode, file, follows), special_in_text) for follows in (False, True)
+    )
+    bos_ids = _bos_ids(original)
+    probe = [opening.encode(_PROBE[0]).ids, following.encode(_PROBE[1]).ids]
+    identity = [hashlib.sha256(text.encode()).hexdigest(), tokenizer_mode, special_in_text, bos_ids, end_mark_id, probe]
+    return ChatTokenizer(
+        opening=opening,
+        following=following,
+        bos_ids=bos_ids,
+        end_mark_id=end_mark_id,
+        end_mark=end_mark,
+        strips_at_end_mark=tokenizer_mode == "v2023_slow",
+        vocabulary_size=max(original.get_vocab(with_added_tokens=True).values()) + 1,
+        fingerprint=sha256_text(canonical_json(identity)),
+    )
+
+
+def _build(description: dict[str, Any], special_in_text: SpecialInText) -> Tokenizer:
+    # BOS is added as an id, and a post-processor may move offsets (ByteLevel's trim_offsets).
+    bare = {"post_processor": None, "truncation": None, "padding": None}
+    backend = Tokenizer.from_str(json.dumps(description | bare))
+    backend.encode_special_tokens = special_in_text == "literal"
+    return backend
+
+
+def _for_mode(description: dict[str, Any], mode: TokenizerMode | None, file: Path, follows: bool) -> dict[str, Any]:
+    result = copy.deepcopy(description)
+    if mode is not None:
+        if not _is_llama(description):
+            raise BadInput(
+                f"tokenizer_mode `{mode}` is for LLaMA tokenizers, this one is built otherwise",
+                str(file),
+                "use tokenizer_mode None",
+            )
+        result["normalizer"], result["pre_tokenizer"] = _LEGACY if mode != "nonlegacy" else _NONLEGACY
+        for token in result["added_tokens"]:
+            if token["special"]:
+                # As transformers adds them when it loads a tokenizer; the slow one of 2023 stripped around them.
+                strips = mode == "v2023_slow"
+                token.update(normalized=False, lstrip=strips, rstrip=strips)
+    if follows:
+        # `first` means the start of the whole text, which is not where this one stands.
+        result["pre_tokenizer"] = _never_first(result["pre_tokenizer"])
+    return result
+
+
+_LEGACY: tuple[Any, Any] = (
+    {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": _SPACE},
+            {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE},
+        ],
+    },
+    None,
+)
+_NONLEGACY: tuple[Any, Any] = (
+    None,
+    {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False},
+)
+
+
+def _is_llama(description: dict[str, Any]) -> bool:
+    """SentencePiece BPE with byte fallback, in either of the two shapes in which it is published."""
+    model, normalizer, splitter = (description.get(part) or {} for part in ("model", "normalizer", "pre_tokenizer"))
+    legacy = normalizer == _LEGACY[0] and not splitter
+    metaspace = {"type": "Metaspace", "replacement": _SPACE, "split": False}
+    known_shape = legacy or (not normalizer and metaspace.items() <= splitter.items())
+    return model.get("type") == "BPE" and bool(model.get("byte_fallback")) and known_shape
+
+
+def _never_first(pre_tokenizer: Any) -> Any:
+    if isinstance(pre_tokenizer, dict):
+        if pre_tokenizer.get("prepend_scheme") == "first":
+            return pre_tokenizer | {"prepend_scheme": "never"}
+        return {name: _never_first(part) for name, part in pre_tokenizer.items()}
+    return [_never_first(part) for part in pre_tokenizer] if isinstance(pre_tokenizer, list) else pre_tokenizer
+
+
+def _bos_ids(original: Tokenizer) -> tuple[int, ...]:
+    """What the tokenizer's own template puts before a text; what it may put after it is not taken over.
+
+    `add_bos_token` of `tokenizer_config.json` is not asked: the engines load the same files with transformers, which
+    (5.19) goes by the template alone.
+    """
+    plain, full = (original.encode("x", add_special_tokens=add).ids for add in (False, True))
+    start = next(start for start in range(len(full)) if full[start : start + len(plain)] == plain)
+    return tuple(full[:start])
+
+
+def _token_text(token: Any) -> str:
+    """The text of a token in `tokenizer_config.json`: a string, or an object with `content`."""
+    return str(token.get("content", "")) if isinstance(token, dict) else token or ""
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"no `{file.name}`", str(file), "the model's sources must hold its tokenizer files") from None
+
+
+def _parse(text: str, file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"broken JSON: {error}", str(file), "fetch the model's files again") from error
+    if not isinstance(value, dict):
+        raise BadInput("not a JSON object", str(file), "fetch the model's files again")
+    return value

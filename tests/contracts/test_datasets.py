@@ -1,0 +1,120 @@
+"""What every dataset file owes."""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tulu_pipeline.datasets
+from tulu_pipeline.mixtures import MIXTURES
+from tulu_pipeline.raw.convert import convert_row, convert_rows
+from tulu_pipeline.specs.dataset import BrokenRow, Dataset, RawRow
+
+MODULES = [
+    importlib.import_module(f"tulu_pipeline.datasets.{found.name}")
+    for found in pkgutil.iter_modules(tulu_pipeline.datasets.__path__)
+]
+DATASETS: list[Dataset] = [module.DATASET for module in MODULES]
+WITH_VARIANTS = [
+    each for dataset in DATASETS for each in (dataset, *(dataset.variant(name) for name in dataset.variants))
+]
+named = pytest.mark.parametrize("dataset", WITH_VARIANTS, ids=lambda dataset: dataset.name)
+
+
+@pytest.mark.parametrize("dataset", DATASETS, ids=lambda dataset: dataset.name)
+def test_worked_examples_come_out_as_written(dataset: Dataset) -> None:
+    assert dataset.examples
+    for example in dataset.examples:
+        assert convert_row(dataset, example.raw, 42) == example.conversation
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_file_says_what_its_dataset_is(module: Any) -> None:
+    dataset: Dataset = module.DATASET
+    assert dataset.name == module.__name__.rpartition(".")[2]
+    assert dataset.module == module.__name__
+    doc = module.__doc__
+    for word in ("License:", "Citation:", "Source:", "Size:", "Format:", "Deviations from the paper:"):
+        assert word in doc, word
+    assert dataset.license in doc
+    assert dataset.paper is not None
+    assert f"{dataset.paper.instances:,}" in doc
+    for name in dataset.variants:
+        assert f"`{name}`" in doc
+
+
+@named
+def test_sources_are_pinned(dataset: Dataset) -> None:
+    assert dataset.sources
+    for name, source in dataset.sources.items():
+        assert "/" not in name
+        url = getattr(source, "url", None)
+        assert getattr(source, "sha256", None) or re.search("/[0-9a-f]{40}/", url or ""), name
+
+
+@named
+def test_a_sample_says_so_and_has_sources_of_its_own(dataset: Dataset) -> None:
+    if not dataset.sample:
+        return
+    original = importlib.import_module(dataset.module).DATASET
+    assert dataset.name != original.name
+    assert re.fullmatch(r"[\d,]+ of [\d,]+", dataset.sample)
+    assert dataset.sources != original.sources
+    assert all(getattr(source, "sha256", None) for source in dataset.sources.values())
+
+
+@named
+@pytest.mark.parametrize(
+    "value",
+    [None, 7, "text", [], [1, 2, 3], ["a"], {}, {"instruction": None}, {"instruction": "x", "input": 3, "output": "y"},
+     {"instruction": " ", "input": "", "output": "y"}, {"instruction": "x", "input": "", "output": " "},
+     {"instruction": "x", "input": "", "output": "\ud800"}, ["a", "", "c"], ["a", "b", "c", "d"]],
+    ids=repr,
+)  # fmt: skip
+def test_a_row_that_is_no_conversation_is_dropped_with_a_reason(dataset: Dataset, value: object) -> None:
+    dropped = convert_row(dataset, RawRow("3", "file:4", value), 42)
+    assert isinstance(dropped, BrokenRow)
+    assert (dropped.row_id, dropped.where) == ("3", "file:4")
+    assert dropped.reason
+
+
+def test_mixtures_are_the_papers() -> None:
+    human, both = MIXTURES["human_mix"], MIXTURES["human_gpt_mix"]
+    assert [part.dataset for part in human.components] == ["flan_v2", "cot", "dolly", "oasst1"]
+    assert both.components[:4] == human.components
+    assert [part.dataset for part in both.components[4:]] == ["gpt4_alpaca", "code_alpaca", "sharegpt"]
+    assert both.label == "Tülu"
+    assert all(part.cap is None and part.repeat == 1 for mixture in MIXTURES.values() for part in mixture.components)
+
+
+FOLDERS = {
+    "alpaca": "alpaca",
+    "code_alpaca:sample": "code_alpaca",
+    "gpt4_alpaca:sample": "gpt4_alpaca",
+    "cot:sample": "cot/cot_data",
+}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "kept", "dropped"),
+    [
+        ("alpaca", 51_974, 28),
+        ("code_alpaca:sample", 2_015, 2),
+        ("gpt4_alpaca:sample", 9_954, 0),
+        ("cot:sample", 33_443, 0),
+    ],
+)
+def test_every_published_row_is_kept_or_accounted_for(mirror: Path, name: str, kept: int, dropped: int) -> None:
+    dataset = next(each for each in WITH_VARIANTS if each.name == name)
+    files = {source: mirror / "train" / FOLDERS[name] / source for source in dataset.sources}
+    rows = list(convert_rows(dataset, files, 42))
+    broken = [row for row in rows if isinstance(row, BrokenRow)]
+    assert (len(rows) - len(broken), len(broken)) == (kept, dropped)
+    assert {row.reason for row in broken} <= {"empty assistant message"}
+    assert {row.dataset for row in rows if not isinstance(row, BrokenRow)} == {name}
+    if dataset.sample:
+        assert dataset.sample.startswith(f"{kept + dropped:,} of ")

@@ -1,0 +1,1 @@
+"""From raw rows to conversations: readers of file formats, instruction templates, conversion."""

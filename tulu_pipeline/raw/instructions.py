@@ -1,0 +1,95 @@
+"""Rows with an instruction, an input and an output, phrased by one of the templates the original drew from.
+
+The templates vary how a task is put, so that a model does not hang on one layout. They and their weights are those of
+open-instruct (`open_instruct/instruction_encode_templates.py`), its slips of the pen included, since they are in the
+data that the paper's models saw. What differs: each row draws from a random stream of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from tulu_pipeline.chat.schema import Conversation, Message
+from tulu_pipeline.specs.dataset import RawRow, RowDropped
+
+
+class _Template(NamedTuple):
+    weight: float
+    prompt: str
+    completion: str = "{output}"
+
+
+_ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+
+_WITH_INPUT = (
+    _Template(0.2, "{instruction}\n\n{input}\n\n"),
+    _Template(0.1, "{instruction}\n{input}\n\n"),
+    _Template(0.1, "{instruction}\n{input}\n"),
+    _Template(0.05, "{instruction}\n\nInput: {input}\n\nOutput:"),
+    _Template(0.05, "{instruction}\nInput: {input}\nOutput:"),
+    _Template(0.05, "{instruction}\n{input}\n\nResponse:"),
+    _Template(0.05, "{instruction}\n\nAdditional Context:\n{input}\n\nAnswer:"),
+    _Template(0.05, "Task: {instruction}\nInput: {input}\nOutput:"),
+    _Template(0.05, "Task: {instruction}\n\n{input}\n\n"),
+    _Template(0.05, "Task: {instruction}\n\n{input}\n\nAnswer:"),
+    _Template(0.05, "You need to complete the following task:\n\n{instruction}\n\n{input}\n\nAnswer:"),
+    _Template(0.05, "{instruction}\n\nNow complete the following instance -\nInput: {input}\nOutput:"),
+    _Template(0.05, "Instruction:{instruction}\n\nInput: {input}\n\n"),
+    _Template(0.1, _ALPACA_WITH_INPUT),
+)
+
+_WITHOUT_INPUT = (
+    _Template(0.2, "{instruction}\n\n"),
+    _Template(0.1, "{instruction}\n"),
+    _Template(0.1, "{instruction}", "\n{output}"),
+    _Template(0.05, "{instruction} Output:"),
+    _Template(0.05, "{instruction}\nResponse:"),
+    _Template(0.05, "{instruction}\n\nAnswer:"),
+    _Template(0.05, "Task: {instruction}\n\n"),
+    _Template(0.05, "Instruction: {instruction}\n"),
+    _Template(0.05, "Instruction: {instruction}\nOutput:"),
+    _Template(0.05, "You need to complete the following task:\n\n{instruction}\n\n"),
+    _Template(0.05, "Can you help with this?\n\n{instruction}\n"),
+    _Template(0.05, "Plase answer the following request: {instruction}\nAnswer:"),
+    _Template(0.05, "Tell me how would you respond to the following request.\n{instruction}\n"),
+    _Template(
+        0.1,
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Response:",
+    ),
+)  # fmt: skip
+
+
+def instruction_messages(
+    instruction: str, context: str | None, output: str, rng: random.Random
+) -> tuple[Message, Message]:
+    """The two messages of a row, all fields stripped; `context` is the task's input, None or blank for none."""
+    fields = {"instruction": instruction.strip(), "input": (context or "").strip(), "output": output.strip()}
+    templates = _WITH_INPUT if fields["input"] else _WITHOUT_INPUT
+    template = rng.choices(templates, weights=[each.weight for each in templates])[0]
+    return Message("user", template.prompt.format_map(fields)), Message(
+        "assistant", template.completion.format_map(fields)
+    )
+
+
+def alpaca_conversation(dataset: str, row: RawRow, rng: random.Random) -> Conversation:
+    """A row of Alpaca's format: an object with `instruction`, `input` (may be empty or absent) and `output`."""
+    if not isinstance(row.value, dict):
+        raise RowDropped("no JSON object")
+    instruction, output = (_text(row.value, key) for key in ("instruction", "output"))
+    context = _text(row.value, "input") if row.value.get("input") is not None else None
+    if not instruction.strip():
+        raise RowDropped("empty instruction")
+    return Conversation(dataset, f"{dataset}_{row.row_id}", instruction_messages(instruction, context, output, rng))
+
+
+def _text(value: dict[str, object], key: str) -> str:
+    text = value.get(key)
+    if not isinstance(text, str):
+        raise RowDropped(f"no `{key}`" if text is None else f"`{key}` is no text")
+    return text

@@ -1,0 +1,90 @@
+"""Stage 2: raw rows become conversations; what cannot is set aside with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+
+from tulu_pipeline.artifacts.canonical import execution_field
+from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.chat.dropped import DroppedRows
+from tulu_pipeline.chat.schema import Conversation
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.raw.convert import convert_rows
+from tulu_pipeline.specs.dataset import BrokenRow, Dataset
+
+_REPORT_EVERY_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormalizeParams:
+    """What decides the conversations; the converter's version enters the key as a registered object.
+
+    Attributes:
+        dataset: the dataset's name, with its variant.
+        seed: from which each row's random stream follows.
+        definition: the dataset itself.
+    """
+
+    dataset: str
+    seed: int = 42
+    definition: Dataset = execution_field(default=MISSING)
+
+
+def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
+    """Writes `conversations.parquet` and `aux/dropped.jsonl`.
+
+    Raises:
+        BadInput: a file cannot be read, no row could be kept, or (with `ctx.strict_rows`) a row had to be dropped.
+    """
+    from tulu_pipeline.chat.conversations import ConversationWriter
+
+    dataset, raw = job.params.definition, job.input("raw")
+    files = {name: raw / name for name in dataset.sources}
+    rows = kept = messages = 0
+    with ConversationWriter(job.out) as writer, DroppedRows(job.aux) as dropped:
+        for row in _reporting(convert_rows(dataset, files, job.params.seed), job, ctx):
+            rows += 1
+            if isinstance(row, BrokenRow):
+                dropped.add(row_id=row.row_id, where=row.where, reason=row.reason, text=row.text)
+            else:
+                writer.write(row)
+                kept += 1
+                messages += len(row.messages)
+    if ctx.strict_rows and dropped.count:
+        raise _refused(dataset, rows, dropped)
+    if not kept:
+        why = f"all {rows:,} rows were dropped, {dropped.first[0][1]}" if rows else "its files hold no rows"
+        raise BadInput(f"`{dataset.name}` has no conversation: {why}", job.name, "check the dataset's sources")
+    return {
+        "rows": rows,
+        "kept": kept,
+        "dropped": dropped.count,
+        "dropped_by_reason": dict(dropped.by_reason),
+        "rounds_mean": messages / 2 / kept,
+    }
+
+
+def _reporting(
+    rows: Iterator[Conversation | BrokenRow], job: Job[NormalizeParams], ctx: RunContext
+) -> Iterator[Conversation | BrokenRow]:
+    done = 0
+    for row in rows:
+        yield row
+        done += 1
+        if done % _REPORT_EVERY_ROWS == 0:
+            ctx.progress(job.name, done, None, "rows")
+    ctx.progress(job.name, done, done, "rows")
+
+
+def _refused(dataset: Dataset, rows: int, dropped: DroppedRows) -> BadInput:
+    first = "; ".join(f"{where}: {reason}" for where, reason in dropped.first)
+    more = f" and {dropped.count - len(dropped.first):,} more" if dropped.count > len(dropped.first) else ""
+    return BadInput(
+        f"{dropped.count:,} of {rows:,} rows of `{dataset.name}` cannot be used ({first}{more})",
+        dropped.first[0][0],
+        "mend the rows, or run without --strict-rows to leave them out",
+    )
+
+
+NORMALIZE = Stage(name="normalize", version=1, params=NormalizeParams, run=run_normalize, env=("pyarrow",))

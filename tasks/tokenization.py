@@ -1,0 +1,89 @@
+"""Stage 4: conversations become token ids and loss masks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.chat.dropped import DroppedRows
+from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
+from tulu_pipeline.errors import BadInput
+
+_CONVERSATIONS_PER_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizeParams:
+    """What decides the ids and masks, beside the tokenizer's files.
+
+    Attributes:
+        max_length_tokens: longer conversations are cut on the right.
+        loss_span: what is supervised, see `chat.options.EncodeOptions`.
+        tokenizer_mode: what follows an end mark, see `chat.tokenizer.load_tokenizer`.
+        special_in_text: whether a control token typed in a message is text.
+        template: the chat format.
+    """
+
+    max_length_tokens: int = 2048
+    loss_span: LossSpan = "tulu1"
+    tokenizer_mode: TokenizerMode | None = None
+    special_in_text: SpecialInText = "literal"
+    template: Template = "tulu"
+
+
+def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
+    """Writes a folder that `datasets.load_from_disk` and `chat.shards.open_tokens` open, and `aux/dropped.jsonl`.
+
+    Raises:
+        BadInput: the tokenizer cannot be used, or no conversation has anything to learn.
+    """
+    from tulu_pipeline.chat.conversations import ConversationFile
+    from tulu_pipeline.chat.encode import encode_many, id_type
+    from tulu_pipeline.chat.shards import TokenWriter
+    from tulu_pipeline.chat.tokenizer import load_tokenizer
+
+    params = job.params
+    tokenizer = load_tokenizer(
+        job.input("model"), tokenizer_mode=params.tokenizer_mode, special_in_text=params.special_in_text
+    )
+    options = EncodeOptions(max_length_tokens=params.max_length_tokens, loss_span=params.loss_span)
+    made_by = asdict(params) | {"tokenizer_fingerprint": tokenizer.fingerprint}
+    conversations = ConversationFile(job.input("conversations"))
+    total, done, truncated = len(conversations), 0, 0
+    rest = iter(conversations)
+    with (
+        TokenWriter(job.out, id_type(tokenizer.vocabulary_size), made_by) as writer,
+        DroppedRows(job.aux) as dropped,
+    ):
+        while batch := list(islice(rest, _CONVERSATIONS_PER_BATCH)):
+            for conversation, encoded in zip(batch, encode_many(batch, tokenizer, options), strict=True):
+                truncated += encoded.truncated
+                if encoded.loss_mask.any():
+                    writer.write(conversation.id, encoded)
+                else:
+                    dropped.add(
+                        row_id=conversation.id,
+                        where=conversation.dataset,
+                        reason=f"nothing to learn in the first {params.max_length_tokens:,} tokens",
+                        text=conversation.messages[0].content,
+                    )
+            done += len(batch)
+            ctx.progress(job.name, done, total, "conversations")
+    if not writer.rows:
+        raise BadInput(
+            f"none of {total:,} conversations has anything to learn in its first {params.max_length_tokens:,} tokens",
+            job.name,
+            "raise max_length_tokens",
+        )
+    return {
+        "rows": writer.rows,
+        "tokens": writer.tokens,
+        "supervised_tokens": writer.supervised_tokens,
+        "longest": writer.longest,
+        "truncated": truncated,
+        "dropped": dropped.count,
+    }
+
+
+TOKENIZE = Stage(name="tokenize", version=1, params=TokenizeParams, run=run_tokenize, env=("pyarrow", "tokenizers"))

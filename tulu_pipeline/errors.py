@@ -5,6 +5,7 @@ TuluError
 ├── BadInput            a file, a row or an option that cannot be used
 │   └── HashMismatch    bytes that are not the ones that were pinned
 ├── StageFailed         a stage that stopped; the root cause is chained
+│   └── Unreachable     the outside world did not answer; the same try may succeed later
 ├── StoreError          the artifact store cannot be read or written
 │   └── Tampered        a published artifact whose bytes have changed
 └── MissingOnMachine    something this machine lacks (a library, a compiler, a key)
@@ -57,6 +58,10 @@ class HashMismatch(BadInput):
 
 
 class StageFailed(TuluError):
+    pass
+
+
+class Unreachable(StageFailed):
     pass
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tulu_pipeline.artifacts.resolve import SourcesLock, make_local
 from tulu_pipeline.artifacts.source import Builtin, HubFile, LocalFile, PinnedFile, Source, TrackedFile
-from tulu_pipeline.errors import BadInput, HashMismatch, StageFailed
+from tulu_pipeline.errors import BadInput, HashMismatch, StageFailed, Unreachable
 from tulu_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def fetch(source: Source, name: str, out: Path, settings: Settings, report: Repo
 
     Raises:
         HashMismatch: the bytes are not the pinned, or the first trusted, ones; nothing is written.
-        StageFailed: it cannot be had after several tries.
+        StageFailed: it cannot be had; `Unreachable` where a later try may succeed.
         BadInput: a local file is not there.
     """
     if isinstance(source, Builtin):
@@ -167,7 +167,8 @@ def _http_chunks(url: str, headers: dict[str, str]) -> Iterator[tuple[bytes, int
     """The body of `url`. A broken connection goes on where it broke if the server can, else the whole is an error.
 
     Raises:
-        StageFailed: after several tries, or at once for an answer that more tries will not change.
+        Unreachable: after several tries.
+        StageFailed: at once, for an answer that more tries will not change.
     """
     import httpx
 
@@ -185,7 +186,7 @@ def _http_chunks(url: str, headers: dict[str, str]) -> Iterator[tuple[bytes, int
                     raise StageFailed(f"the server answered {answer.status_code}", url, _advice(answer.status_code))
                 answer.raise_for_status()
                 if done and answer.status_code != 206:
-                    raise StageFailed(
+                    raise Unreachable(
                         "the download broke and the server cannot resume it", url, "run the same command again"
                     )
                 if not done and "content-length" in answer.headers and "content-encoding" not in answer.headers:
@@ -198,7 +199,7 @@ def _http_chunks(url: str, headers: dict[str, str]) -> Iterator[tuple[bytes, int
             problem = f"the body ended after {done:,} of {total:,} bytes"
         except httpx.HTTPError as error:
             problem = f"{type(error).__name__}: {error}"
-    raise StageFailed(
+    raise Unreachable(
         f"cannot download after {_TRIES} tries: {problem}",
         url,
         "check the network, or set TULU_MIRROR to a mirror with the file",

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tulu_pipeline.artifacts.child_side import EVENT_PREFIX
 from tulu_pipeline.artifacts.stage import RunContext
@@ -56,18 +56,10 @@ def run_child(
         StageFailed: the command ended with a non-zero code; `what` carries the last lines of the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    watched, held = os.pipe()
-    with open(log, "ab", buffering=0) as log_file:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(watched), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            env=child_environment(**(env or {})),
-            pass_fds=(watched,),
-            start_new_session=True,
-        )
-        os.close(watched)
+    with (
+        open(log, "ab", buffering=0) as log_file,
+        supervised(command, stdout=subprocess.PIPE, stderr=log_file, env=env) as process,
+    ):
         with _active_lock:
             _active.add(process)
         try:
@@ -75,14 +67,50 @@ def run_child(
             _relay(process, log_file, on_event)
             code = process.wait()
         finally:
-            os.close(held)  # where an event handler raised, this ends the child
-            process.wait()
             with _active_lock:
                 _active.discard(process)
     if code:
         raise StageFailed(
             f"`{shlex.join(command[:4])} …` ended with code {code}\n{tail(log)}", str(log), "see the whole log there"
         )
+
+
+@contextlib.contextmanager
+def supervised(
+    command: Sequence[str], *, stdout: int | IO[bytes], stderr: int | IO[bytes], env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` under a supervisor while the block runs; what is left of it and its descendants then ends at once.
+
+    Args:
+        command: program and arguments.
+        stdout: where its output goes.
+        stderr: likewise.
+        env: variables on top of this process's environment.
+
+    Yields:
+        The supervisor's process; asked to terminate, it gives its child a grace. It ends with the child's code.
+    """
+    watched, held = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(watched), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=child_environment(**(env or {})),
+            pass_fds=(watched,),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(held)
+        raise
+    finally:
+        os.close(watched)
+    try:
+        yield process
+    finally:
+        os.close(held)
+        process.wait()
 
 
 def end_all_children() -> None:

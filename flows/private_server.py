@@ -21,6 +21,7 @@ from tulu_pipeline.artifacts.children import supervised, tail
 from tulu_pipeline.errors import StageFailed
 
 START_TIMEOUT_SECONDS = 180.0
+_GRACE_SECONDS = 5.0
 _TRIES = 3  # another process may take the free port before the server does
 _ENVIRONMENT = {
     "PREFECT_SERVER_UI_ENABLED": "false",
@@ -47,8 +48,12 @@ def private_server() -> Iterator[str]:
             process = server.enter_context(_server(port, log))
             url = f"http://127.0.0.1:{port}/api"
             if _answers(url, process):
-                yield url
-                process.terminate()  # a grace to write what it has
+                try:
+                    yield url
+                finally:
+                    process.terminate()  # and a grace, to write what it has
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_GRACE_SECONDS)
                 return
             server.close()
         raise StageFailed(

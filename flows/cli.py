@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,7 @@ UntilOption = Annotated[str | None, typer.Option(help="Last stage to make, such 
 OnlyOption = Annotated[str | None, typer.Option(help="Make only this selection and what it needs.")]
 RefreshOption = Annotated[list[str] | None, typer.Option(help="Make this selection anew though it is there.")]
 
+_PIPE_COLUMNS = 160
 _debug = False
 
 
@@ -52,7 +53,7 @@ def list_(
     from tasks import STAGES
     from tulu_pipeline.errors import unknown_name
 
-    kinds = {
+    kinds: dict[str, Callable[[], list[tuple[str, ...]]]] = {
         "datasets": lambda: [(each.name, each.title, each.license) for each in catalog.DATASETS.all()],
         "mixtures": lambda: [
             (each.name, ", ".join(part.dataset for part in each.components), "") for each in catalog.mixtures()
@@ -357,7 +358,10 @@ def _shown(item: object, to_plain: Any) -> object:
 def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr, soft_wrap=stderr)
+    console = Console(stderr=stderr, soft_wrap=stderr)
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
+    return console
 
 
 @contextmanager

@@ -183,7 +183,7 @@ class _Compiler:
         return Artifact(stage=SCORE, cell=cell, params=params, inputs=inputs, objects=(_scorers(benchmark),))
 
     def _asked(self) -> list[tuple[Benchmark, Setting]]:
-        found = []
+        found: list[tuple[Benchmark, Setting]] = []
         for name, metrics in self.experiment.benchmarks.items():
             benchmark = find_benchmark(name, self.experiment)
             found.extend((benchmark, benchmark.setting(metric)) for metric in metrics)

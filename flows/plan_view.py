@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.session import Session
+from tasks import STAGES
 from tulu_pipeline.artifacts.explain import Explainer
 from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.plan import Node, Status
@@ -40,7 +41,7 @@ def print_plan(session: Session, console: Any) -> None:
     from rich.table import Table
 
     stages: dict[str, dict[Status, int]] = {}
-    for node in session.plan.nodes.values():
+    for node in sorted(session.plan.nodes.values(), key=_stage_order):
         stages.setdefault(node.artifact.stage.name, dict.fromkeys(Status, 0))[node.status] += 1
     summary = Table(*["stage", *(status.value for status in Status)], box=None, pad_edge=False)
     for stage, counts in stages.items():
@@ -54,9 +55,10 @@ def print_plan(session: Session, console: Any) -> None:
     console.print()
     console.print(_closing(session, stale), highlight=False)
     lock = _lock()
-    drifts = {drift for node in session.plan.nodes.values() if (drift := lock.drift(node.artifact))}
-    for drift in sorted(drifts):
-        console.print(f"drift: {drift}; see `tulu versions`", style="yellow", markup=False)
+    drifts = sorted({drift for node in session.plan.nodes.values() if (drift := lock.drift(node.artifact))})
+    if drifts:
+        more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
+        console.print(f"drift: {drifts[0]}{more}; see `tulu versions`", style="yellow", markup=False)
 
 
 def print_tables(session: Session, console: Any) -> None:
@@ -77,18 +79,26 @@ def _stale_table(session: Session, stale: list[Node]) -> Any:
     from rich.text import Text
 
     explainer = Explainer(session.plan, session.store, session.experiment.name)
-    table = Table("", "artifact", "why", "last took", box=None, pad_edge=False)
-    for node in stale:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("artifact", no_wrap=True, overflow="fold")
+    table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("last took", no_wrap=True, justify="right")
+    for node in sorted(stale, key=_stage_order):
         reasons = explainer.reasons(node.artifact.name)
         last = session.store.ref(session.experiment.name, node.artifact.name)
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         table.add_row(
             Text(node.status.value, style=_STYLES[node.status]),
             Text(node.artifact.name),
-            Text(f"{reasons[0].code} {reasons[0].text}{more}", style="dim", overflow="ellipsis", no_wrap=True),
-            Text(_duration(last.seconds) if last else "?", style="dim", justify="right"),
+            Text(f"{reasons[0].code} {reasons[0].text}{more}", style="dim"),
+            Text(_duration(last.seconds) if last else "?", style="dim"),
         )
     return table
+
+
+def _stage_order(node: Node) -> int:
+    return STAGES.index(node.artifact.stage)
 
 
 def _closing(session: Session, stale: list[Node]) -> str:

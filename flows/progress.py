@@ -55,7 +55,7 @@ class Bars:
             if now - since < _SILENT_SECONDS:
                 return
             rate = (done - before) / (now - since)
-            amount = f"{_number(done)}{'/' + _number(total) if total else ''} {unit} · {_number(rate)} {unit}/s"
+            amount = f"{_number(done)}{'/' + _number(total) if total else ''} {unit} · {_speed(rate, unit)}"
             if self.console.is_terminal:
                 self._bar(name, done, total, amount, note)
             elif now - self._said.get(name, since) > _LINE_EVERY_SECONDS:
@@ -91,6 +91,10 @@ class ConsoleHandler(logging.Handler):
         """Print one record; warnings and errors in color."""
         style: Any = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "dim")
         self.console.print(self.format(record), style=style, markup=False, highlight=False)
+
+
+def _speed(rate: float, unit: str) -> str:
+    return f"{_number(1 / rate)} s each" if 0 < rate < 0.5 else f"{_number(rate)} {unit}/s"
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,111 @@
+"""The experiment as a graph: what depends on what, what is shared, what things are called."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flows.catalog import EXPERIMENTS, find_experiment
+from flows.graph import every_artifact, graph_of, versions_lock
+from flows.select import select
+from perf.matrix import DATASETS, METRICS
+from perf.matrix import EXPERIMENT as MATRIX
+from tulu_pipeline.artifacts.artifact import Graph
+from tulu_pipeline.errors import NotFound
+from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.mixture import Component, Mixture
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Graph:
+    return graph_of(MATRIX)
+
+
+def names(graph: Graph, stage: str) -> list[str]:
+    return [artifact.cell for artifact in graph if artifact.stage.name == stage]
+
+
+def test_every_model_is_tuned_on_every_mixture_and_asked_every_metric(matrix: Graph) -> None:
+    metrics = sum(len(each) for each in METRICS.values())
+    assert len(names(matrix, "finetune")) == 3 * DATASETS
+    assert len(names(matrix, "score")) == 3 * DATASETS * metrics + 3 * (metrics - 1)  # untuned models: no AlpacaEval
+    assert len(names(matrix, "normalize")) == DATASETS
+
+
+def test_inputs_come_before_what_needs_them(matrix: Graph) -> None:
+    seen: set[str] = set()
+    for artifact in matrix:
+        assert {source.name for source in artifact.inputs.values()} <= seen
+        seen.add(artifact.name)
+
+
+def test_all_benchmarks_of_a_checkpoint_are_one_unit_of_work(matrix: Graph) -> None:
+    units = {artifact.unit for artifact in matrix if artifact.stage.name == "generate"}
+    assert len(units) == 3 * (DATASETS + 1)
+
+
+def with_mixtures(*mixtures: Mixture) -> Experiment:
+    return dataclasses.replace(MATRIX, models=MATRIX.models[:1], mixtures=mixtures)
+
+
+def test_a_mixture_copies_nothing_and_a_cap_makes_one_node() -> None:
+    whole = Mixture(name="whole", components=(Component(dataset="dataset_0"), Component(dataset="dataset_1")))
+    capped = Mixture(name="capped", components=(Component(dataset="dataset_0", cap=5), Component(dataset="dataset_1")))
+    graph = graph_of(with_mixtures(whole, capped))
+    assert names(graph, "mix") == ["capped/dataset_0"]
+    assert sorted(names(graph, "tokenize")) == [
+        "llama-7b+capped/dataset_0",
+        "llama-7b+dataset_0",
+        "llama-7b+dataset_1",
+    ]
+
+
+def test_a_component_that_is_not_there_is_named_with_close_matches() -> None:
+    wrong = Mixture(name="wrong", components=(Component(dataset="alpaka"),))
+    with pytest.raises(NotFound, match="no dataset named `alpaka`") as caught:
+        graph_of(with_mixtures(wrong))
+    assert "did you mean `alpaca`" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("selection", "count"),
+    [
+        ("normalize", DATASETS),
+        ("finetune[llama-7b+*]", DATASETS),
+        ("stage=score,model=llama2-7b,metric=gsm_*", 2 * (DATASETS + 1)),
+        ("dataset=dataset_1,stage=normalize", 1),
+        ("+normalize[dataset_3]", 2),
+    ],
+)
+def test_a_selection_names_a_part(matrix: Graph, selection: str, count: int) -> None:
+    assert len(select(matrix, selection)) == count
+
+
+def test_a_plus_behind_adds_all_that_needs_it(matrix: Graph) -> None:
+    chosen = {artifact.name for artifact in select(matrix, "normalize[dataset_3]+")}
+    assert "tabulate[matrix]" in chosen
+    assert "finetune[llama-13b+dataset_3]" in chosen
+    assert "finetune[llama-13b+dataset_4]" not in chosen
+
+
+def test_a_selection_that_matches_nothing_is_an_error(matrix: Graph) -> None:
+    with pytest.raises(NotFound, match="tokenise") as caught:
+        select(matrix, "tokenise")
+    assert "tokenize" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS.names())
+def test_every_experiment_compiles(name: str) -> None:
+    graph = graph_of(find_experiment(name))
+    assert graph.by_name[f"tabulate[{name}]"]
+
+
+def test_a_users_file_holds_an_experiment() -> None:
+    path = Path(__file__).parents[2] / "perf" / "matrix.py"
+    assert find_experiment(f"{path}:EXPERIMENT").name == "matrix"
+
+
+def test_no_code_changed_without_its_version() -> None:
+    """Bump the version if bytes change; then, or where they do not, run `tulu versions --accept`."""
+    lock = versions_lock()
+    assert sorted({drift for artifact in every_artifact() if (drift := lock.drift(artifact))}) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from tulu_pipeline.reporting.text import empty_text, items_text
 
 _PANELS_PER_LINE = 4
 _PANEL_WIDTH_INCHES = 2.35
+# A long list of models reads better beside one line of narrow panels than twice.
+_MANY_ROWS = 8
+_PANELS_PER_LONG_LINE = 7
+_NARROW_PANEL_WIDTH_INCHES = 1.75
 _ROW_HEIGHT_INCHES = 0.3
+_CHARACTERS_PER_INCH = 11.5  # of a heading
 _DPI = 200
 _STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so the bytes do not hang on the machine's fonts
@@ -40,11 +46,13 @@ def write_figure(table: Table, path: Path) -> None:
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}):
         headings = table.headings()
         places = _places(table)
-        lines = math.ceil(len(headings) / _PANELS_PER_LINE)
+        long = len(places) > _MANY_ROWS
+        lines = math.ceil(len(headings) / (_PANELS_PER_LONG_LINE if long else _PANELS_PER_LINE))
         per_line = math.ceil(len(headings) / lines)
-        height = (_ROW_HEIGHT_INCHES * (places[-1][1] + 1) + 0.75) * lines + 0.75
+        width = _NARROW_PANEL_WIDTH_INCHES if long else _PANEL_WIDTH_INCHES
+        height = (_ROW_HEIGHT_INCHES * (places[-1][1] + 1) + 0.85) * lines + 0.7
         figure = Figure(
-            figsize=(1.7 + _PANEL_WIDTH_INCHES * per_line, height),
+            figsize=(1.7 + width * per_line, height),
             layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, hspace=0.04),
         )
         FigureCanvasAgg(figure)
@@ -55,9 +63,12 @@ def write_figure(table: Table, path: Path) -> None:
                 axes.set_axis_off()
                 continue
             _panel(axes, table, places, index)
-            count = f"  n = {counts[index]}" if index < len(counts) and counts[index] else ""
-            axes.set_title(headings[index], loc="left", pad=7)
-            axes.set_title(count, loc="right", pad=7, fontsize=7, fontweight="normal", color=palette.NEUTRAL)
+            count = f"n = {counts[index]}" if index < len(counts) and counts[index] else " "
+            axes.set_title(textwrap.fill(headings[index], int(width * _CHARACTERS_PER_INCH)), loc="left", pad=17)
+            axes.annotate(
+                count, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=7,
+                color=palette.NEUTRAL,
+            )  # fmt: skip
             _name_rows(axes, table, places, visible=index % per_line == 0)
         figure.suptitle(table.title, x=0.012, ha="left", fontsize=11, fontweight="bold")
         figure.supxlabel(

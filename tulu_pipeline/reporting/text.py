@@ -11,6 +11,7 @@ from tulu_pipeline.reporting.table import AVERAGE, Cell, Row, Table, View, is_st
 
 NOT_APPLICABLE = "–"
 STAND_IN = "†"
+_SHOWN_MISSING = 10
 
 CSV_FIELDS = (
     "row", "label", "base_model", "mixture", "untuned", "metric", "title", "view", "status",
@@ -67,8 +68,10 @@ def legend(table: Table) -> tuple[str, ...]:
         lines.append("Bold is the best of its column.")
     if any(cell.status == "not_applicable" for row in table.rows for cell in row.all_cells()):
         lines.append("– is not asked of untuned models, which therefore have no average.")
-    if table.missing():
-        lines.append(f"Missing, and never filled in: {', '.join(table.missing())}.")
+    missing = table.missing()
+    if missing:
+        more = f" and {len(missing) - _SHOWN_MISSING} more" if len(missing) > _SHOWN_MISSING else ""
+        lines.append(f"Missing, and never filled in: {', '.join(missing[:_SHOWN_MISSING])}{more}.")
     if table.average_rule == "columns":
         lines.append("Average is the plain mean of the columns.")
     elif table.average_rule == "benchmarks":

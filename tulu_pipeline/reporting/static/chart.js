@@ -3,15 +3,24 @@
 
 report.chart = (table, scorer) => {
   const { el, svg, tone } = report;
-  const ROW = 26, TOP = 34, BOTTOM = 24, NAMES = 190, PAD = 14, GAP = 12;
+  const ROW = 26, BOTTOM = 24, NAMES = 190, PAD = 14, GAP = 12;
   const room = Math.min(document.documentElement.clientWidth, 1320) - 64 - NAMES;
   const count = report.columns().length;
   const WIDTH = Math.max(140, Math.min(260, Math.floor(room / count) - GAP)); // wide tables scroll
 
+  const headings = report.columns().map((column) => wrapped(column.title, Math.floor((WIDTH - PAD) / 7.4)));
+  const TOP = 18 + 16 * Math.max(...headings.map((lines) => lines.length));
+
   const places = [];
   let y = TOP + ROW / 2;
-  for (const [, rows] of report.overview.bases(table)) {
-    if (places.length) y += ROW * 0.6;
+  const bases = [];
+  const groups = report.overview.bases(table);
+  for (const [base, rows] of groups) {
+    if (places.length) y += ROW * 0.4;
+    if (groups.length > 1) {
+      bases.push([base, y]);
+      y += ROW;
+    }
     for (const row of rows) {
       places.push([row, y]);
       y += ROW;
@@ -21,7 +30,8 @@ report.chart = (table, scorer) => {
 
   // The names stand in a panel of their own, so that they stay while the others scroll.
   const names = svg("svg", { width: NAMES, height, viewBox: `0 0 ${NAMES} ${height}`, class: "names", "aria-hidden": true },
-    ...places.map(([row, at]) => svg("text", { x: NAMES - 8, y: at + 4, "text-anchor": "end" }, shortened(row.spec.label))));
+    ...bases.map(([base, at]) => svg("text", { x: 0, y: at + 4, class: "base" }, shortened(base, 28))),
+    ...places.map(([row, at]) => svg("text", { x: NAMES - 8, y: at + 4, "text-anchor": "end" }, shortened(row.spec.label, 28))));
   const panels = report.columns().map((column, index) => panel(column, index));
   return el("div", { class: "chart" }, names, el("div", { class: "panels" }, ...panels));
 
@@ -36,7 +46,7 @@ report.chart = (table, scorer) => {
     const [from, to] = [Math.max(-0.015, least - margin), Math.min(1.015, most + margin)];
     const x = (value) => PAD + ((value - from) / (to - from)) * (WIDTH - 2 * PAD);
     return svg("svg", { width: WIDTH, height, viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": column.title },
-      svg("text", { x: PAD, y: 16, class: "heading" }, column.title),
+      ...headings[index].map((line, at) => svg("text", { x: PAD, y: 16 + 16 * at, class: "heading" }, line)),
       ...ticks(from, to).flatMap((tick) => [
         svg("line", { x1: x(tick), x2: x(tick), y1: TOP - 6, y2: height - BOTTOM + 4, class: "grid" }),
         svg("text", { x: x(tick), y: height - 6, class: "tick", "text-anchor": "middle" }, String(Math.round(100 * tick)))]),
@@ -83,7 +93,17 @@ report.chart = (table, scorer) => {
     return found;
   }
 
-  function shortened(text) {
-    return text.length > 28 ? `${text.slice(0, 27)}…` : text;
+  function wrapped(text, most) {
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const longer = `${lines.at(-1)} ${word}`.trim();
+      if (longer.length <= most || !lines.at(-1)) lines[lines.length - 1] = longer;
+      else lines.push(word);
+    }
+    return lines;
+  }
+
+  function shortened(text, most) {
+    return text.length > most ? `${text.slice(0, most - 1)}…` : text;
   }
 };

@@ -25,7 +25,7 @@ report.overview = (() => {
     const columns = report.columns();
     const head = el("tr", {}, el("th", { scope: "col" }, "Model"),
       ...columns.map((column, index) => el("th", { scope: "col", class: column.metric === "average" ? "average" : "" },
-        column.title, el("small", {}, index < table.columns.length ? items(table, index) : "\u00a0"))));
+        column.title.replaceAll("-", "\u2011"), el("small", {}, index < table.columns.length ? items(table, index) : "\u00a0"))));
     const bodies = bases(table).map(([base, rows]) => el("tbody", {},
       el("tr", { class: "base" }, el("th", { colspan: columns.length + 1, scope: "rowgroup" }, base)),
       ...rows.map((row) => el("tr", { class: row.spec.untuned ? "untuned" : "" },

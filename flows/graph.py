@@ -69,7 +69,7 @@ class _Compiler:
             base = self.model(model)
             if self.experiment.untuned:
                 rows.append(
-                    TableRow(name=model.name, label=f"{model.name}, untuned", base_model=model.name, untuned=True)
+                    TableRow(name=model.name, label="untuned", base_model=model.name, untuned=True)
                 )
                 inputs |= self.evaluated(model.name, base, base, tuned=False)
             for mixture in self.experiment.mixtures:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
 
 from tulu_pipeline.errors import BadInput, TuluError
 
@@ -18,37 +18,28 @@ if TYPE_CHECKING:
     from flows.session import Session
     from tulu_pipeline.artifacts.run import RunResult
 
-app = typer.Typer(
+app = App(
     name="tulu",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
     help="Which instruction data helps which skill, on which base model? Only what changed reruns.",
+    help_epilogue="Exit codes: 0 done, 1 failed, 2 usage, 3 budget refused, 4 something missing on this machine.",
+    version_flags=[],
+    default_parameter=Parameter(negative="", show_default=False),
 )
 
-Experiment = Annotated[str, typer.Argument(help="Name, or path/to/file.py:CONSTANT.")]
-StoreOption = Annotated[str | None, typer.Option("--store", help="Artifact store. [default: TULU_STORE, else ./store]")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-UntilOption = Annotated[str | None, typer.Option(help="Last stage to make, such as tokenize.")]
-OnlyOption = Annotated[str | None, typer.Option(help="Make only this selection and what it needs.")]
-RefreshOption = Annotated[list[str] | None, typer.Option(help="Make this selection anew though it is there.")]
+AsJson = Annotated[bool, Parameter(name="--json")]
 
 _PIPE_COLUMNS = 160
 _debug = False
 
 
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and details.")] = False) -> None:
-    global _debug
-    _debug = debug
+@app.command(name="list")
+def list_(kind: str, *, as_json: AsJson = False) -> None:
+    """List what there is, by name.
 
-
-@app.command("list")
-def list_(
-    kind: Annotated[str, typer.Argument(help="datasets, mixtures, models, benchmarks, experiments or stages.")],
-    as_json: JsonOption = False,
-) -> None:
-    """List what there is, by name."""
+    Args:
+        kind: datasets, mixtures, models, benchmarks, experiments or stages.
+        as_json: print JSON for scripts.
+    """
     from flows import catalog
     from tasks import STAGES
     from tulu_pipeline.errors import unknown_name
@@ -76,17 +67,21 @@ def list_(
     if as_json:
         _print_json([{"name": name, "title": title, "more": more} for name, title, more in rows])
     else:
-        _print_table([kind, "", ""], rows)
+        _print_rows(rows)
 
 
-@app.command()
-def show(name: Annotated[str, typer.Argument(help="A dataset, mixture, model, benchmark or experiment.")]) -> None:
-    """Show what a name stands for: sources, license, citation, settings."""
+@app.command
+def show(name: str) -> None:
+    """Show what a name stands for: sources, license, citation, settings.
+
+    Args:
+        name: a dataset, mixture, model, benchmark or experiment.
+    """
     from flows import catalog
     from tulu_pipeline.artifacts.canonical import to_plain
     from tulu_pipeline.errors import NotFound, unknown_name
 
-    finders = (
+    finders: tuple[Callable[[str], object], ...] = (
         catalog.find_dataset,
         catalog.find_benchmark,
         catalog.find_experiment,
@@ -98,51 +93,73 @@ def show(name: Annotated[str, typer.Argument(help="A dataset, mixture, model, be
             value = find(name)
         except NotFound:
             continue
-        shown = {key: _shown(item, to_plain) for key, item in catalog.describe(value).items()}
-        _print_json(shown)
+        _print_json({key: _shown(item, to_plain) for key, item in catalog.describe(value).items()})
         return
     known = [*catalog.DATASETS.names(), *catalog.BENCHMARKS.names(), *catalog.EXPERIMENTS.names()]
     raise unknown_name("dataset, mixture, model, benchmark or experiment", name, known)
 
 
-@app.command()
+@app.command
 def plan(
-    experiment: Experiment,
-    until: UntilOption = None,
-    only: OnlyOption = None,
-    refresh: RefreshOption = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    experiment: str,
+    *,
+    until: str | None = None,
+    only: str | None = None,
+    refresh: tuple[str, ...] = (),
+    store: str | None = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what would run and why; runs nothing."""
+    """Say what would run and why; runs nothing.
+
+    Args:
+        experiment: name, or path/to/file.py:CONSTANT.
+        until: last stage to make, such as tokenize.
+        only: make only this selection and what it needs.
+        refresh: make this selection anew though it is there.
+        store: artifact store; else TULU_STORE, else ./store.
+        as_json: print JSON for scripts.
+    """
     from flows.plan_view import plan_json, print_plan
     from flows.session import Request, prepare
 
-    with _stderr():
-        session = prepare(
-            Request(experiment=experiment, until=until, only=only, refresh=tuple(refresh or ()), store=store)
-        )
+    with _log_lines():
+        session = prepare(Request(experiment=experiment, until=until, only=only, refresh=refresh, store=store))
     if as_json:
         _print_json(plan_json(session))
     else:
         print_plan(session, _console())
 
 
-@app.command()
+@app.command
 def run(
-    experiment: Experiment,
-    until: UntilOption = None,
-    only: OnlyOption = None,
-    refresh: RefreshOption = None,
-    profile: Annotated[str | None, typer.Option(help="Execution profile: a name or a TOML file.")] = None,
-    strict_rows: Annotated[bool, typer.Option(help="Fail on the first malformed row instead of dropping it.")] = False,
-    max_usd: Annotated[str | None, typer.Option(help="Spending cap for paid judges.")] = None,
-    update_sources: Annotated[bool, typer.Option(help="Resolve moving sources anew.")] = False,
-    runner: Annotated[str, typer.Option(help="prefect or local.")] = "prefect",
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    experiment: str,
+    *,
+    until: str | None = None,
+    only: str | None = None,
+    refresh: tuple[str, ...] = (),
+    profile: str | None = None,
+    strict_rows: bool = False,
+    max_usd: str | None = None,
+    update_sources: bool = False,
+    runner: str = "prefect",
+    store: str | None = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make what is missing or stale, and print the table."""
+    """Make what is missing or stale, and print the table.
+
+    Args:
+        experiment: name, or path/to/file.py:CONSTANT.
+        until: last stage to make, such as tokenize.
+        only: make only this selection and what it needs.
+        refresh: make this selection anew though it is there.
+        profile: execution profile: a name of deployments/profiles, or a TOML file.
+        strict_rows: fail on malformed rows instead of dropping them.
+        max_usd: spending cap for paid judges.
+        update_sources: resolve moving sources anew.
+        runner: prefect or local.
+        store: artifact store; else TULU_STORE, else ./store.
+        as_json: print JSON for scripts.
+    """
     from flows.session import Request, prepare
     from tulu_pipeline.artifacts.plan import Status
 
@@ -152,14 +169,14 @@ def run(
         experiment=experiment,
         until=until,
         only=only,
-        refresh=tuple(refresh or ()),
+        refresh=refresh,
         store=store,
         profile=profile,
         strict_rows=strict_rows,
         max_usd=max_usd,
         update_sources=update_sources,
     )
-    with _stderr():
+    with _log_lines():
         session = prepare(request)
         if session.plan.count()[Status.HIT] == len(session.plan.nodes):
             result = _nothing_to_do(session)
@@ -171,58 +188,66 @@ def run(
     else:
         _print_result(session, result)
     if result.failed:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
-@app.command()
-def why(
-    artifact: Annotated[str, typer.Argument(help="Such as finetune[tiny+arithmetic].")],
-    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Whose graph.")] = "demo",
-    refresh: RefreshOption = None,
-    store: StoreOption = None,
-) -> None:
-    """Say what differs from the last build, down to the root cause."""
+@app.command
+def why(artifact: str, *, experiment: str = "demo", refresh: tuple[str, ...] = (), store: str | None = None) -> None:
+    """Say what differs from the last build, down to the root cause.
+
+    Args:
+        artifact: such as finetune[tiny+arithmetic]; * and ? match.
+        experiment: whose graph.
+        refresh: as if run with this.
+        store: artifact store; else TULU_STORE, else ./store.
+    """
     from flows.session import Request, prepare
     from tulu_pipeline.artifacts.explain import Explainer
 
-    with _stderr():
-        session = prepare(Request(experiment=experiment, refresh=tuple(refresh or ()), store=store))
+    with _log_lines():
+        session = prepare(Request(experiment=experiment, refresh=refresh, store=store))
     explainer = Explainer(session.plan, session.store, session.experiment.name)
     for name in _names(session, artifact):
-        node = session.plan.nodes[name]
-        typer.echo(f"{name} {node.status}")
+        print(f"{name} {session.plan.nodes[name].status}")
         for reason in explainer.reasons(name):
-            for line in reason.lines(1):
-                typer.echo(line)
+            print("\n".join(reason.lines(1)))
 
 
-@app.command()
-def path(
-    artifact: Annotated[str, typer.Argument(help="Such as finetune[tiny+arithmetic].")],
-    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Whose graph.")] = "demo",
-    store: StoreOption = None,
-) -> None:
-    """Print the folder of an artifact."""
+@app.command
+def path(artifact: str, *, experiment: str = "demo", store: str | None = None) -> None:
+    """Print the folder of an artifact.
+
+    Args:
+        artifact: such as finetune[tiny+arithmetic]; * and ? match.
+        experiment: whose graph.
+        store: artifact store; else TULU_STORE, else ./store.
+    """
     from flows.session import Request, prepare
 
-    with _stderr():
+    with _log_lines():
         session = prepare(Request(experiment=experiment, store=store))
     for name in _names(session, artifact):
-        manifest = session.plan.nodes[name].manifest
-        if manifest is None or session.plan.nodes[name].digest is None:
+        node = session.plan.nodes[name]
+        if node.manifest is None or node.digest is None:
             raise TuluError(f"{name} is not there", session.store.url, f"`tulu run {experiment}` makes it")
-        typer.echo(session.store.path(manifest))
+        print(session.store.path(node.manifest))
 
 
-@app.command()
-def verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Hash every artifact of the store again and name those that changed."""
+@app.command
+def verify(*, store: str | None = None, as_json: AsJson = False) -> None:
+    """Hash every artifact of the store again and name those that changed.
+
+    Args:
+        store: artifact store; else TULU_STORE, else ./store.
+        as_json: print JSON for scripts.
+    """
     from tulu_pipeline.artifacts.store import Store
     from tulu_pipeline.errors import Tampered
     from tulu_pipeline.settings import read_settings
 
     opened = Store(read_settings(store).store)
-    bad, good = [], 0
+    bad: list[dict[str, str]] = []
+    good = 0
     for manifest in opened.manifests():
         try:
             opened.verify(manifest)
@@ -234,29 +259,28 @@ def verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
     else:
         for entry in bad:
             _print_error(TuluError(f"{entry['name']}: {entry['what']}", entry["where"], entry["fix"]))
-        typer.echo(f"{good} artifacts are as published, {len(bad)} are not")
+        print(f"{good} artifacts are as published, {len(bad)} are not")
     if bad:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
-@app.command()
-def versions(
-    accept: Annotated[
-        bool, typer.Option(help="Write the lock: the code gives the same bytes, or its version was bumped.")
-    ] = False,
-) -> None:
-    """Compare the code with the versions it claims; exit 1 on drift."""
+@app.command
+def versions(*, accept: bool = False) -> None:
+    """Compare the code with the versions it claims; exit 1 on drift.
+
+    Args:
+        accept: write the lock: the code gives the same bytes, or its version was bumped.
+    """
     from flows.graph import every_artifact, versions_lock
 
     lock, artifacts = versions_lock(), every_artifact()
     if accept:
         lock.accept(artifacts)
-        typer.echo(f"{len(lock.units)} entries in {lock.path}")
+        print(f"{len(lock.units)} entries in {lock.path}")
         return
     drifts = sorted({drift for artifact in artifacts if (drift := lock.drift(artifact))})
-    for drift in drifts:
-        typer.echo(drift)
     if drifts:
+        print("\n".join(drifts))
         raise TuluError(
             f"{len(drifts)} pieces of code changed and their versions did not",
             str(lock.path),
@@ -266,8 +290,16 @@ def versions(
 
 def main() -> None:
     """Run the command; errors print what, where and fix, and set the exit code."""
+    global _debug
+    words = sys.argv[1:]
+    _debug = "--debug" in words
     try:
-        app()
+        app([word for word in words if word != "--debug"], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _print_error(
+            BadInput(_first_line(error), f"tulu {' '.join(words)}", "see `tulu --help`, or `tulu COMMAND --help`")
+        )
+        sys.exit(BadInput.exit_code)
     except TuluError as error:
         if _debug:
             raise
@@ -276,6 +308,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `tulu plan … | head`
+        sys.stderr.close()
 
 
 def _carry_out(session: Session, runner: str) -> RunResult:
@@ -311,13 +345,13 @@ def _print_result(session: Session, result: RunResult) -> None:
     made = f"{len(result.executed)} made, {result.hit} there before"
     if result.found:
         made += f", {len(result.found)} made by another process"
-    typer.echo(f"{session.experiment.name}: {made}, {len(result.failed)} failed, {result.seconds:.1f} s")
+    print(f"{session.experiment.name}: {made}, {len(result.failed)} failed, {result.seconds:.1f} s")
     for failure in result.failed:
         error = failure.error
         _print_error(TuluError(f"{failure.name}: {error.what}", error.where, error.fix))
     if result.blocked:
         blocked = ", ".join(result.blocked[:5]) + (" …" if len(result.blocked) > 5 else "")
-        typer.echo(f"not tried because of that: {blocked}", err=True)
+        print(f"not tried because of that: {blocked}", file=sys.stderr)
 
 
 def _names(session: Session, artifact: str) -> list[str]:
@@ -336,16 +370,17 @@ def _print_error(error: TuluError) -> None:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
-def _print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
+def _print_rows(rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*titles, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     for row in rows:
-        table.add_row(*row)
-    _console().print(table, markup=False)
+        table.add_row(*map(Text, row))
+    _console().print(table)
 
 
 def _shown(item: object, to_plain: Any) -> object:
@@ -353,6 +388,10 @@ def _shown(item: object, to_plain: Any) -> object:
         return to_plain(item)
     except TuluError:
         return str(item)
+
+
+def _first_line(error: CycloptsError) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _console(*, stderr: bool = False) -> Any:
@@ -365,7 +404,7 @@ def _console(*, stderr: bool = False) -> Any:
 
 
 @contextmanager
-def _stderr() -> Iterator[None]:
+def _log_lines() -> Iterator[None]:
     """Log lines go to stderr while the body runs."""
     _log_to(_console(stderr=True))
     yield

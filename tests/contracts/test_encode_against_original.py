@@ -124,6 +124,7 @@ TYPED = [
             ("system", "s"),
             ("user", "u"),
         ],
+        "system alone": [("system", "s"), ("assistant", "a"), ("system", "t"), ("system", "u"), ("assistant", "b")],
         "no answer": [("user", "a\n\n")],
         "empty": [("user", "a"), ("assistant", ""), ("user", ""), ("assistant", " "), ("user", "")],
     }.items()

@@ -1,5 +1,6 @@
 """Shards: many of them read as one, without copies."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tulu_pipeline.chat.encode import Encoded
 from tulu_pipeline.chat.shards import TokenWriter, open_tokens
+from tulu_pipeline.errors import Tampered
 
 
 def encoded(length: int, start: int) -> Encoded:
@@ -53,3 +55,20 @@ def test_a_row_that_is_not_there_is_an_index_error(tmp_path: Path) -> None:
             tokens[row]
     with pytest.raises(IndexError):
         tokens.row_id(2)
+
+
+def test_a_shard_with_other_rows_than_described_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [5, 6], 100)
+    info = json.loads((tmp_path / "tokens.json").read_text())
+    info["shards"][0]["rows"] = 3
+    (tmp_path / "tokens.json").write_text(json.dumps(info))
+    with pytest.raises(Tampered, match="2 rows instead of 3"):
+        open_tokens(tmp_path)
+
+
+def test_tokens_of_another_schema_version_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, [5, 6], 100)
+    info = json.loads((tmp_path / "tokens.json").read_text())
+    (tmp_path / "tokens.json").write_text(json.dumps(info | {"schema_version": 99}))
+    with pytest.raises(Tampered, match="schema version 99"):
+        open_tokens(tmp_path)

@@ -69,3 +69,4 @@ def test_tulu1_also_learns_what_stands_before_the_next_user_tag() -> None:
     two_answers = conversation(("user", "a"), ("assistant", "b"), ("assistant", "c"), ("system", "s"))
     assert learned(two_answers, "tulu1") == "b$\n<|assistant|>\nc$\n"
     assert learned(two_answers, "eos") == "b$c$"
+    assert learned(conversation(("system", "s"), ("assistant", "a")), "tulu1") == "a$"

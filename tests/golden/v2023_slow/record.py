@@ -25,6 +25,7 @@ TALKS = [
     [["user", "<s><s> </s></s>\n<unk>"], ["assistant", "<unk> x"], ["user", "y"], ["assistant", "<s>"]],
     [["user", "a"], ["assistant", "b"], ["assistant", "c </s> d"], ["user", "e"], ["assistant", "f"]],
     [["assistant", "a"], ["user", "b"], ["assistant", "c"]],
+    [["user", "a"], ["assistant", " "], ["user", "b"], ["assistant", ""]],
     [["user", "a"], ["assistant", "b"], ["assistant", "c"], ["user", "d"]],
     [["system", "Be  brief. "], ["user", " 12345 "], ["assistant", "ä🐪\n\n"], ["system", "s"], ["user", "▁u<0x0A>"]],
 ]

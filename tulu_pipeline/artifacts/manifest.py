@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tulu_pipeline.artifacts.stage import AUX
-from tulu_pipeline.errors import StoreError
+from tulu_pipeline.artifacts.storage import fsync_folder
+from tulu_pipeline.errors import StageFailed, StoreError
 
 SCHEMA_VERSION = 1
 
@@ -81,7 +83,7 @@ class Manifest:
             for name in ("outputs", "aux"):
                 values[name] = tuple(FileEntry(**entry) for entry in values[name])
             return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"unreadable manifest: {error}", where, "remove that file; its artifact is then made again"
             ) from error
@@ -96,12 +98,16 @@ def list_files(folder: Path, *, fsync: bool = False) -> tuple[tuple[FileEntry, .
 
     Returns:
         Entries of the outputs and of `aux/`, each sorted by path.
+
+    Raises:
+        StageFailed: something in it is neither a file nor a folder, and would not survive a copy.
     """
     outputs: list[FileEntry] = []
     aux: list[FileEntry] = []
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        for name in (*folders, *names):
+            _refuse_odd(Path(parent, name), folder)
+        for name in names:
             path = Path(parent, name)
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -112,9 +118,7 @@ def list_files(folder: Path, *, fsync: bool = False) -> tuple[tuple[FileEntry, .
             entries = aux if relative.startswith(f"{AUX}/") else outputs
             entries.append(FileEntry(path=relative, size_bytes=size, sha256=digest))
         if fsync:
-            descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            fsync_folder(Path(parent))
     return tuple(sorted(outputs, key=_path)), tuple(sorted(aux, key=_path))
 
 
@@ -126,3 +130,18 @@ def digest_of(outputs: Iterable[FileEntry]) -> str:
 
 def _path(entry: FileEntry) -> str:
     return entry.path
+
+
+def _refuse_odd(path: Path, folder: Path) -> None:
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "symbolic link" if stat.S_ISLNK(mode) else "special file"
+        raise StageFailed(
+            f"`{path.relative_to(folder)}` is a {kind}, which does not survive a copy of the store",
+            str(folder),
+            "write plain files and folders",
+        )
+
+
+def _raise(error: OSError) -> None:
+    raise error

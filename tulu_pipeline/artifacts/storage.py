@@ -7,25 +7,37 @@ refused, never downgraded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from tulu_pipeline.errors import StoreError
 
-# fsspec protocols whose `pipe_file(mode="create")` is an atomic create.
-_CREATE_ONLY_PROTOCOLS = frozenset({"memory"})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_TEMPORARY = ".tmp-"
 
 
 class Storage(Protocol):
     """Files by path relative to the root; directories come and go by themselves.
 
-    `local` is the root as a local folder, or None where files must be copied to be read.
+    Every operation raises StoreError when it cannot do what it says.
+
+    Attributes:
+        url: the root, for people.
+        local: the root as a local folder, or None where files must be copied to be read.
     """
 
     url: str
-    local: Path | None
+
+    @property
+    def local(self) -> Path | None: ...
 
     def read(self, path: str) -> bytes | None:
         """The bytes at `path`, or None."""
@@ -39,127 +51,97 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names in `folder`, sorted; empty where there is none."""
 
-    def exists(self, path: str) -> bool: ...
+    def exists(self, path: str) -> bool:
+        """Whether a file or a folder is there."""
 
     def remove(self, path: str) -> None:
-        """Remove a file or a whole folder; nothing happens where there is none."""
-
-    def upload(self, source: Path, path: str) -> None:
-        """Copy a local file to `path`."""
-
-    def download(self, path: str, target: Path) -> None:
-        """Copy `path` to a local file."""
+        """Remove a file, or a whole folder in one step for whoever looks; nothing happens where there is none."""
 
 
-def open_storage(url: str) -> Storage:
+def open_storage(url: str) -> LocalStorage | RemoteStorage:
     """Storage for a path or an fsspec URL.
 
     Raises:
-        StoreError: the backend has no atomic create, or cannot be reached.
+        StoreError: the backend has no atomic create.
     """
     if "://" not in url or url.startswith("file://"):
         return LocalStorage(Path(url.removeprefix("file://")))
-    return FsspecStorage(url)
+    return RemoteStorage(url)
 
 
 class LocalStorage:
     """A folder on a local disk. Durable: files and their folders are fsynced before they count."""
 
     def __init__(self, root: Path) -> None:
-        self.local: Path | None = root.absolute()
-        self._root = root.absolute()
-        self.url = str(self._root)
+        self.local: Path = root.absolute()
+        self.url = str(self.local)
 
     def read(self, path: str) -> bytes | None:
+        where = f"{self.url}/{path}"
         try:
-            with open(f"{self._root}/{path}", "rb") as file:
+            with open(where, "rb") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise store_error(error, where) from error
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        target = self._root / path
-        temporary = self._temporary(target, data)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        fsync_folder(target.parent)
+        target = self.local / path
+        with telling(target), _temporary(target, data) as temporary:
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            fsync_folder(target.parent)
         return True
 
     def write(self, path: str, data: bytes) -> None:
-        target = self._root / path
-        self._temporary(target, data).replace(target)
-        fsync_folder(target.parent)
+        target = self.local / path
+        with telling(target), _temporary(target, data) as temporary:
+            temporary.replace(target)
+            fsync_folder(target.parent)
 
     def names(self, folder: str) -> list[str]:
+        where = f"{self.url}/{folder}"
         try:
-            return sorted(name for name in os.listdir(self._root / folder) if not name.startswith(".tmp-"))
+            return sorted(name for name in os.listdir(where) if not name.startswith(_TEMPORARY))
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise store_error(error, where) from error
 
     def exists(self, path: str) -> bool:
-        return os.path.lexists(f"{self._root}/{path}")
+        return os.path.lexists(f"{self.url}/{path}")
 
     def remove(self, path: str) -> None:
-        import shutil
-
-        target = self._root / path
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            target.unlink(missing_ok=True)
-
-    def upload(self, source: Path, path: str) -> None:
-        import shutil
-
-        target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-
-    def download(self, path: str, target: Path) -> None:
-        import shutil
-
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self._root / path, target)
-
-    def _temporary(self, target: Path, data: bytes) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        return temporary
+        target = self.local / path
+        with telling(target), contextlib.suppress(FileNotFoundError):
+            if target.is_dir() and not target.is_symlink():
+                target = target.rename(target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}"))  # gone in one step
+                shutil.rmtree(target)
+            else:
+                target.unlink()
 
 
-class FsspecStorage:
-    """Anything fsspec reaches that can create a file only where there is none."""
+class RemoteStorage:
+    """What fsspec reaches and can create a file only where there is none. So far: `memory://`."""
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
-
-        self.local: Path | None = None
-        self.url = url
         protocol = url.partition("://")[0]
-        if protocol not in _CREATE_ONLY_PROTOCOLS:
+        if protocol != "memory":
             raise StoreError(
                 f"a store on `{protocol}://` is not supported: its create-if-absent was not shown to be atomic",
                 url,
                 "use a local folder: `--store PATH`",
             )
-        self._fs: Any
-        self._fs, self._root = url_to_fs(url)
+        from fsspec.core import url_to_fs
 
-    def _at(self, path: str) -> str:
-        return f"{self._root.rstrip('/')}/{path}"
+        self.local: None = None
+        self.url = url
+        self._fs: Any
+        self._fs, root = url_to_fs(url)
+        self._root = root.rstrip("/")
 
     def read(self, path: str) -> bytes | None:
         try:
@@ -169,7 +151,8 @@ class FsspecStorage:
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         try:
-            self._fs.pipe_file(self._at(path), data, mode="create")
+            with _memory_lock:  # the memory backend looks first and creates then
+                self._fs.pipe_file(self._at(path), data, mode="create")
         except FileExistsError:
             return False
         return True
@@ -190,12 +173,22 @@ class FsspecStorage:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._at(path), recursive=True)
 
+    def files(self, folder: str) -> list[str]:
+        """Paths of all files below `folder`, relative to it."""
+        root = self._at(folder)
+        return sorted(found.removeprefix(f"{root}/") for found in self._fs.find(root))
+
     def upload(self, source: Path, path: str) -> None:
+        """Copy a local file to `path`."""
         self._fs.put_file(str(source), self._at(path))
 
     def download(self, path: str, target: Path) -> None:
+        """Copy `path` to a local file."""
         target.parent.mkdir(parents=True, exist_ok=True)
         self._fs.get_file(self._at(path), str(target))
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}"
 
 
 def fsync_folder(folder: Path) -> None:
@@ -205,3 +198,40 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def store_error(error: OSError, where: object) -> StoreError:
+    """What the operating system said of the store, and what to do about it."""
+    if error.errno in _FULL:
+        return StoreError("the disk is full", str(where), "free space, then run the same command: it goes on")
+    fix = "see what is wrong with that disk or folder, then run the same command: it goes on"
+    if error.errno in _FORBIDDEN:
+        fix = "make the store writable, or use another one: `--store PATH`"
+    return StoreError(f"{type(error).__name__}: {error.strerror or error}", str(where), fix)
+
+
+@contextmanager
+def telling(where: object) -> Iterator[None]:
+    """Errors of the operating system inside become StoreErrors about `where`."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(error, where) from error
+
+
+@contextmanager
+def _temporary(target: Path, data: bytes) -> Iterator[Path]:
+    """A durable file with `data` beside `target`; removed at the end if it is still there."""
+    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_memory_lock = threading.Lock()

@@ -11,16 +11,22 @@ refs/<experiment>/<cell>             names for people
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tulu_pipeline.artifacts.canonical import sha256_text, text_of_plain
 from tulu_pipeline.artifacts.manifest import FileEntry, Manifest, digest_of, list_files
-from tulu_pipeline.artifacts.storage import Storage, open_storage
-from tulu_pipeline.errors import StageFailed, Tampered
+from tulu_pipeline.artifacts.stage import AUX
+from tulu_pipeline.artifacts.storage import RemoteStorage, Storage, fsync_folder, open_storage, telling
+from tulu_pipeline.errors import StageFailed, StoreError, Tampered
+
+_LONGEST_NAME_BYTES = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,12 @@ class Store:
     """
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
-        self.storage: Storage = open_storage(url)
-        self.url = self.storage.url
-        self._scratch = self.storage.local or cache or Path.home() / ".cache" / "tulu_pipeline"
+        opened = open_storage(url)
+        self.storage: Storage = opened
+        self._remote = opened if isinstance(opened, RemoteStorage) else None
+        self.url = opened.url
+        cache = cache or Path.home() / ".cache" / "tulu_pipeline"
+        self._scratch = opened.local or cache / sha256_text(opened.url)[:12]
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest under `key`, or None where nothing is published."""
@@ -61,42 +70,50 @@ class Store:
         return self.storage.exists(manifest.payload)
 
     def begin(self, stage: str, key: str) -> Attempt:
-        """Folders for a new try. Call it under the lease: payloads of dead tries are removed."""
-        prefix = f"{key[:12]}-"
-        for name in self.storage.names(f"data/{stage}"):
-            if name.startswith(prefix):
-                self.storage.remove(f"data/{stage}/{name}")
-        payload = f"data/{stage}/{prefix}{uuid.uuid4().hex[:8]}"
+        """Folders for a new try. What other tries left stays until one is published: they may be alive."""
+        payload = f"data/{stage}/{key[:12]}-{uuid.uuid4().hex[:8]}"
         out, work = self._scratch / payload, self._scratch / "work" / stage / key
-        out.mkdir(parents=True)
-        work.mkdir(parents=True, exist_ok=True)
+        with telling(out):
+            out.mkdir(parents=True)
+            work.mkdir(parents=True, exist_ok=True)
         return Attempt(stage, key, payload, out, work)
 
     def seal(self, attempt: Attempt) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
         """Hash what a try has written, make it durable and, for a store elsewhere, copy it there.
 
         Raises:
-            StageFailed: it wrote no output.
+            StageFailed: it wrote no output, or something that is no plain file.
         """
-        outputs, aux = list_files(attempt.out, fsync=True)
+        with telling(attempt.out):
+            outputs, aux = list_files(attempt.out, fsync=True)
+            fsync_folder(attempt.out.parent)
         if not outputs:
             raise StageFailed(
                 "the stage ended without writing any output", attempt.payload, "this is a bug of the stage"
             )
-        if self.storage.local is None:
+        if self._remote is not None:
             for entry in (*outputs, *aux):
-                self.storage.upload(attempt.out / entry.path, f"{attempt.payload}/{entry.path}")
+                self._remote.upload(attempt.out / entry.path, f"{attempt.payload}/{entry.path}")
         return outputs, aux
 
     def publish(self, attempt: Attempt, manifest: Manifest) -> Manifest:
-        """Commit. Where another process was first, its manifest is returned and this payload is dropped."""
-        won = self.storage.put_if_absent(_action(manifest.stage, manifest.key), manifest.to_json())
-        self.discard_work(attempt)
-        if won:
-            return manifest
-        self.discard_payload(attempt)
-        winner = self.manifest(manifest.stage, manifest.key)
-        assert winner is not None
+        """Commit. Where another process was first, its manifest is returned and this payload is dropped.
+
+        Raises:
+            StoreError: another process was first, removed this try, and is not there any more.
+        """
+        while True:
+            winner = self.manifest(manifest.stage, manifest.key)
+            if winner is not None and self.has_payload(winner):
+                break
+            if not self.has_payload(manifest):
+                raise StoreError("this try was removed by another process", manifest.payload, "run the same command")
+            if winner is not None:
+                self.retract(winner)
+            if self.storage.put_if_absent(_action(manifest.stage, manifest.key), manifest.to_json()):
+                winner = manifest
+                break
+        self._sweep(attempt, winner)
         return winner
 
     def retract(self, manifest: Manifest) -> None:
@@ -104,40 +121,41 @@ class Store:
         self.storage.remove(_action(manifest.stage, manifest.key))
 
     def discard_payload(self, attempt: Attempt) -> None:
-        """Remove what a failed try has written; its scratch stays."""
-        shutil.rmtree(attempt.out, ignore_errors=True)
-        if self.storage.local is None:
-            self.storage.remove(attempt.payload)
-
-    def discard_work(self, attempt: Attempt) -> None:
-        """Remove the scratch of a published artifact."""
-        shutil.rmtree(attempt.work, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            attempt.work.parent.rmdir()
+        """Remove what a failed try has written, unless it was published after all; its scratch stays."""
+        manifest = self.manifest(attempt.stage, attempt.key)
+        if manifest is None or manifest.payload != attempt.payload:
+            shutil.rmtree(attempt.out, ignore_errors=True)
+            if self._remote is not None:
+                self._remote.remove(attempt.payload)
 
     def path(self, manifest: Manifest) -> Path:
-        """The payload as a local folder; copied and checked first when the store is elsewhere."""
+        """The payload as a local folder; copied and checked first when the store is elsewhere.
+
+        Raises:
+            Tampered: what was copied is not what was published.
+        """
         folder = self._scratch / manifest.payload
-        if self.storage.local is None:
+        if self._remote is not None:
             for entry in manifest.outputs:
                 target = folder / entry.path
                 if not target.exists():
-                    self._fetch(f"{manifest.payload}/{entry.path}", target, entry)
+                    _fetch(self._remote, f"{manifest.payload}/{entry.path}", target, entry)
         return folder
 
     def verify(self, manifest: Manifest) -> None:
-        """Hash the payload again.
+        """Hash the payload again, where it is stored.
 
         Raises:
             Tampered: naming the files that changed, are gone or are new.
         """
-        folder = self.path(manifest)
-        where = f"{manifest.name} at {folder}"
-        fix = "remove its folder, then `tulu run` makes it again"
-        if not folder.is_dir():
+        where = f"{manifest.name} at {self.url}/{manifest.payload}"
+        fix = "remove that folder, then `tulu run` makes it again"
+        if not self.has_payload(manifest):
             raise Tampered("the payload is gone", where, "`tulu run` makes it again")
-        outputs, _ = list_files(folder)
-        found = {entry.path: entry for entry in outputs}
+        try:
+            found = {entry.path: entry for entry in self._list(manifest)}
+        except StageFailed as error:
+            raise Tampered(f"tampered: {error.what}", where, fix) from error
         wanted = {entry.path: entry for entry in manifest.outputs}
         changed = [
             *(f"{path} is gone" for path in wanted.keys() - found.keys()),
@@ -145,9 +163,13 @@ class Store:
             *(f"{path} has changed" for path in wanted.keys() & found.keys() if wanted[path] != found[path]),
         ]
         if changed:
-            raise Tampered(f"tampered: {'; '.join(sorted(changed)[:5])}", where, fix)
-        if digest_of(outputs) != manifest.digest:
-            raise Tampered("the manifest's digest is not that of its files", where, fix)
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+            raise Tampered(f"tampered: {'; '.join(sorted(changed)[:5])}{more}", where, fix)
+        action = f"remove {self.url}/{_action(manifest.stage, manifest.key)}, then `tulu run` makes it again"
+        if digest_of(manifest.outputs) != manifest.digest:
+            raise Tampered("the manifest's digest is not that of its files", where, action)
+        if sha256_text(text_of_plain(manifest.identity)) != manifest.key:
+            raise Tampered("the manifest's key is not that of its identity", where, action)
 
     def manifests(self) -> Iterator[Manifest]:
         """Every published manifest."""
@@ -162,7 +184,8 @@ class Store:
         """Key to the number of its newest refresh."""
         newest = {}
         for key in self.storage.names("attempts"):
-            newest[key] = max(int(number) for number in self.storage.names(f"attempts/{key}"))
+            if numbers := self.storage.names(f"attempts/{key}"):
+                newest[key] = max(map(int, numbers))
         return newest
 
     def add_attempt(self, key: str, number: int) -> None:
@@ -171,55 +194,97 @@ class Store:
 
     def set_ref(self, experiment: str, name: str, manifest: Manifest) -> None:
         """Point the readable name at an artifact: a symbolic link to its payload on a local store, else its path."""
-        path = f"refs/{experiment}/{_file_name(name)}"
+        path = _ref(experiment, name)
         if self.storage.local is None:
-            self.storage.write(path, manifest.payload.encode())
+            if self.storage.read(path) != manifest.payload.encode():
+                self.storage.write(path, manifest.payload.encode())
+            return
+        target = f"../../{manifest.payload}"
+        if _link_target(f"{self.url}/{path}") == target:
             return
         link = self.storage.local / path
-        target = os.path.relpath(self.storage.local / manifest.payload, link.parent)
-        if link.is_symlink() and str(link.readlink()) == target:
-            return
-        link.parent.mkdir(parents=True, exist_ok=True)
-        temporary = link.with_name(f".tmp-{uuid.uuid4().hex}")
-        temporary.symlink_to(target)
-        temporary.replace(link)
+        with telling(link):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            temporary = link.with_name(f".tmp-{uuid.uuid4().hex}")
+            temporary.symlink_to(target)
+            temporary.replace(link)
 
     def ref(self, experiment: str, name: str) -> Manifest | None:
-        """The artifact a readable name last pointed at."""
-        path = f"refs/{experiment}/{_file_name(name)}"
+        """The artifact a readable name last pointed at; None where it is not published any more."""
+        path = _ref(experiment, name)
         if self.storage.local is None:
-            data = self.storage.read(path)
-            payload = data.decode() if data else ""
+            target = (self.storage.read(path) or b"").decode()
         else:
-            link = self.storage.local / path
-            payload = str(link.readlink()) if link.is_symlink() else ""
-        if not payload:
+            target = _link_target(f"{self.url}/{path}")
+        if not target:
             return None
-        stage, folder = payload.split("/")[-2:]
+        payload = target.removeprefix("../../")
+        _, stage, folder = payload.split("/")
         short = folder.partition("-")[0]
-        for name in self.storage.names(f"actions/{stage}/{short[:2]}"):
-            if name.startswith(short):
-                manifest = self.manifest(stage, name.removesuffix(".json"))
-                if manifest is not None and manifest.payload.endswith(folder):
+        for file in self.storage.names(f"actions/{stage}/{short[:2]}"):
+            if file.startswith(short):
+                manifest = self.manifest(stage, file.removesuffix(".json"))
+                if manifest is not None and manifest.payload == payload:
                     return manifest
         return None
 
-    def _fetch(self, path: str, target: Path, entry: FileEntry) -> None:
-        import hashlib
+    def _list(self, manifest: Manifest) -> Iterable[FileEntry]:
+        """Its output files as they are now, where they are stored."""
+        if self._remote is None:
+            outputs, _ = list_files(self._scratch / manifest.payload)
+            return outputs
+        with tempfile.TemporaryDirectory() as folder:
+            for path in self._remote.files(manifest.payload):
+                if not path.startswith(f"{AUX}/"):
+                    self._remote.download(f"{manifest.payload}/{path}", Path(folder, path))
+            outputs, _ = list_files(Path(folder))
+            return outputs
 
-        temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
-        self.storage.download(path, temporary)
+    def _sweep(self, attempt: Attempt, published: Manifest) -> None:
+        """Remove the scratch and whatever other tries left: none of them can be published any more."""
+        shutil.rmtree(attempt.work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            attempt.work.parent.rmdir()
+        if published.payload != attempt.payload:
+            shutil.rmtree(attempt.out, ignore_errors=True)
+        folder, kept = attempt.payload.rpartition("/")[0], published.payload.rpartition("/")[2]
+        for name in self.storage.names(folder):
+            if name.startswith(f"{attempt.key[:12]}-") and name != kept:
+                with contextlib.suppress(StoreError):  # what is left is only garbage
+                    self.storage.remove(f"{folder}/{name}")
+
+
+def _fetch(remote: RemoteStorage, path: str, target: Path, entry: FileEntry) -> None:
+    temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        remote.download(path, temporary)
         with open(temporary, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                temporary.unlink()
-                raise Tampered(f"{entry.path} has changed", f"{self.url}/{path}", "remove the artifact and run again")
+                raise Tampered(f"{entry.path} has changed", f"{remote.url}/{path}", "remove the artifact and run again")
         temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _action(stage: str, key: str) -> str:
     return f"actions/{stage}/{key[:2]}/{key}.json"
 
 
+def _ref(experiment: str, name: str) -> str:
+    return f"refs/{_file_name(experiment)}/{_file_name(name)}"
+
+
 def _file_name(name: str) -> str:
-    """A cell name as one file name: `/` becomes `∕`, which looks the same and separates nothing."""
-    return name.replace("/", "∕")
+    """A name as one file name: `/` becomes `∕`, which looks the same; what is too long ends with its hash."""
+    safe = name.replace("/", "∕")
+    data = safe.encode()
+    if len(data) <= _LONGEST_NAME_BYTES:
+        return safe
+    return f"{data[: _LONGEST_NAME_BYTES - 9].decode(errors='ignore')}-{sha256_text(name)[:8]}"
+
+
+def _link_target(link: str) -> str:
+    try:
+        return os.readlink(link)  # noqa: PTH115 - a plan with nothing to do asks for thousands
+    except OSError:
+        return ""

@@ -1,19 +1,12 @@
 """The `tulu` command as a process: what it prints where, how it ends, what it does not load."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-TULU = str(Path(sys.executable).with_name("tulu"))
-
-
-def tulu(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TULU_")}
-    return subprocess.run([TULU, *words], cwd=cwd, env=clean | env, capture_output=True, text=True, check=False)
+from fakes.processes import tulu
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:

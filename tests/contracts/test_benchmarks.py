@@ -1,0 +1,107 @@
+"""What every benchmark of the registry owes."""
+
+import importlib
+import re
+
+import pytest
+
+from flows.catalog import BENCHMARKS
+from tulu_pipeline.artifacts.canonical import canonical_json
+from tulu_pipeline.scoring.metrics import aggregate
+from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore
+
+ALL = BENCHMARKS.all()
+each_benchmark = pytest.mark.parametrize("benchmark", ALL, ids=lambda benchmark: benchmark.name)
+
+HEADINGS = ("What it is", "License", "Citation", "Pinned source", "The paper's numbers", "Deviations")
+# The worked example in each docstring: item, completion, the judge's reply, what comes out.
+EXAMPLES = {
+    "gsm": (
+        Item(item_id="x", prompts=("?",), gold="993"),
+        Completion(item_id="x", texts=("It is 1,000 - 7. So the answer is $993.",), finish_reasons=("stop",)),
+        None,
+        ItemScore(
+            item_id="x",
+            group="",
+            scores={"paper": 1.0, "strict": 1.0},
+            extracted={"paper": "993", "strict": "993"},
+            gold="993",
+        ),
+    ),
+    "mmlu": (
+        Item(item_id="x", prompts=("?",), choices=("A", "B", "C", "D"), gold="B", group="anatomy"),
+        Completion(item_id="x", choice_logprobs={"A": -1.2, "B": -0.4, "C": -3.0, "D": -2.5}),
+        None,
+        ItemScore(
+            item_id="x",
+            group="anatomy",
+            scores={"paper": 1.0, "strict": 1.0},
+            extracted={"paper": "B", "strict": "B"},
+            gold="B",
+        ),
+    ),
+    "alpaca_eval": (
+        Item(item_id="x", prompts=("?",), gold="theirs", group="koala"),
+        Completion(item_id="x", texts=("ours",), finish_reasons=("stop",)),
+        {"verdict": "tie"},
+        ItemScore(
+            item_id="x",
+            group="koala",
+            scores={"paper": 0.5, "strict": 0.5},
+            extracted={"paper": "tie", "strict": "tie"},
+            flags=("tie",),
+            gold="theirs",
+        ),
+    ),
+}
+
+
+@each_benchmark
+def test_a_benchmarks_file_says_what_it_is(benchmark: Benchmark) -> None:
+    text = importlib.import_module(benchmark.module).__doc__ or ""
+    assert benchmark.module.endswith(f".{benchmark.name}")
+    assert [heading for heading in HEADINGS if not re.search(f"^{heading}$", text, re.MULTILINE)] == []
+    assert "A worked example" in text
+
+
+@each_benchmark
+def test_the_worked_example_comes_out(benchmark: Benchmark) -> None:
+    item, completion, reply, result = EXAMPLES[benchmark.name]
+    assert benchmark.score(item, completion, reply) == result
+
+
+@each_benchmark
+def test_an_empty_answer_is_wrong_and_flagged(benchmark: Benchmark) -> None:
+    item, _, _, _ = EXAMPLES[benchmark.name]
+    if item.choices:
+        pytest.skip("nothing is written")
+    completion = Completion(item_id="x", texts=("",), finish_reasons=("length",))
+    score = benchmark.score(item, completion, {"verdict": "loss"})
+    assert set(score.scores.values()) == {0.0}
+    assert {"empty", "truncated"} <= set(score.flags)
+
+
+@each_benchmark
+def test_a_benchmark_can_be_told_apart_and_hashed(benchmark: Benchmark) -> None:
+    for setting in benchmark.settings:
+        assert benchmark.setting(setting.metric) is setting
+        canonical_json([setting.sampling, setting.options])
+        assert setting.sampling.stop_tuned == (), "the paper's tuned models stop by themselves"
+    assert all(source.address() for source in benchmark.sources.values())
+
+
+@each_benchmark
+def test_metrics_have_the_headline_and_lie_in_their_interval(benchmark: Benchmark) -> None:
+    item, completion, reply, result = EXAMPLES[benchmark.name]
+    scores = [benchmark.score(item, completion, reply)] * 3
+    metrics = aggregate(scores, benchmark, benchmark.settings[0].metric)
+    headline = metrics["scorers"][metrics["headline"]]
+    assert headline["value"] == result.scores["paper"]
+    assert headline["low"] <= headline["value"] <= headline["high"]
+    assert metrics["flags"] == dict.fromkeys(result.flags, 3)
+    assert metrics["groups"] == ({result.group: {"n": 3, "value": result.scores["paper"]}} if result.group else {})
+
+
+def test_metric_names_are_unique() -> None:
+    metrics = [setting.metric for benchmark in ALL for setting in benchmark.settings]
+    assert len(metrics) == len(set(metrics))

@@ -76,22 +76,27 @@ NORMALIZE_ALPACA = NormalizeParams(dataset="alpaca", definition=alpaca.DATASET)
 
 
 def test_normalize_keeps_good_rows_and_accounts_for_the_others(run: Any, tmp_path: Path) -> None:
-    rows = [good_row(3), {"instruction": "x"}, good_row(4), good_row(5) | {"output": ""}, good_row(6) | {"output": ""}]
+    rows = [
+        good_row(3),
+        {"instruction": "x"},
+        good_row(4),
+        good_row(5) | {"output": ""},
+        good_row(6) | {"instruction": ""},
+    ]
     out, metrics = run(NORMALIZE, NORMALIZE_ALPACA, raw=raw_folder(tmp_path / "raw", rows))
     assert metrics == {
         "rows": 5,
-        "kept": 2,
-        "dropped": 3,
-        "dropped_by_reason": {"no `output`": 1, "empty assistant message": 2},
+        "kept": 3,
+        "dropped": 2,
+        "dropped_by_reason": {"no `output`": 1, "empty instruction": 1},
         "rounds_mean": 1.0,
     }
     conversations = list(ConversationFile(out))
-    assert [conversation.id for conversation in conversations] == ["alpaca_0", "alpaca_2"]
+    assert [conversation.id for conversation in conversations] == ["alpaca_0", "alpaca_2", "alpaca_3"]
     assert conversations[1].messages[1] == Message("assistant", "0 1 2 3")
     assert [(row["row_id"], row["where"], row["reason"]) for row in dropped_rows(out)] == [
         ("1", "alpaca_data.json:7", "no `output`"),
-        ("3", "alpaca_data.json:15", "empty assistant message"),
-        ("4", "alpaca_data.json:20", "empty assistant message"),
+        ("4", "alpaca_data.json:20", "empty instruction"),
     ]
 
 

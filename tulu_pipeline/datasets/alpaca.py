@@ -6,8 +6,8 @@ Source: github.com/tatsu-lab/stanford_alpaca, `alpaca_data.json` at commit 761dc
 Size: 52,002 rows; Table 1 has 52,002 with 1.0 rounds, 27.8 tokens per prompt and 64.6 per completion.
 Format: one JSON array of objects with `instruction`, `input` (often empty) and `output`.
 
-Deviations from the paper: 28 rows with an empty output are dropped (the original trained on the end mark alone);
-templates are drawn per row, not from one stream for the whole process.
+Deviations from the paper: templates are drawn per row, not from one stream for the whole process. The 28 rows with an
+empty output stay, as in the original: they teach the end mark alone.
 """
 
 from __future__ import annotations

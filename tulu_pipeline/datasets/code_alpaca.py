@@ -7,7 +7,7 @@ Size: 20,022 rows; Table 1 has 20,022 with 1.0 rounds, 35.6 tokens per prompt an
 Format: Alpaca's.
 Variants: `sample`, the authors' own file of 2,017 rows (`data/code_alpaca_2k.json` of the same commit).
 
-Deviations from the paper: rows with an empty output are dropped (2 of the sample's); templates are drawn per row.
+Deviations from the paper: templates are drawn per row. Rows with an empty output stay (2 of the sample's).
 """
 
 from __future__ import annotations

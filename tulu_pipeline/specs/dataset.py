@@ -104,13 +104,12 @@ class Dataset:
 
 
 def check_conversation(conversation: Conversation) -> None:
-    """Raises RowDropped where a conversation could not be trained on: no assistant message, an empty user or
-    assistant message.
+    """Raises RowDropped where there is nothing to answer or nobody answers.
+
+    An empty answer stays: the original trained on its end mark, and Table 1 counts such rows.
     """
     if not any(message.role == "assistant" for message in conversation.messages):
         raise RowDropped("no assistant message")
     for message in conversation.messages:
-        if message.role == "assistant" and not message.content.strip():
-            raise RowDropped("empty assistant message")
         if message.role == "user" and not message.content.strip():
             raise RowDropped("empty user message")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tulu_pipeline.inference.selection import select, share
@@ -20,6 +20,7 @@ def items(sizes: dict[str, int]) -> list[Item]:
 
 
 @given(SIZES, st.integers(1, 300))
+@example({"a": 1, "b": 3, "c": 1, "d": 2}, 6)  # what small groups leave goes to all others alike
 def test_a_limit_is_met_and_spread_evenly(sizes: dict[str, int], limit: int) -> None:
     kept = Counter(item.group for item in select(lambda: items(sizes), limit))
     assert dict(kept) == {group: number for group, number in share(sizes, limit).items() if number}

@@ -34,10 +34,11 @@ def share(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
     kept: dict[str, int] = dict.fromkeys(sizes, 0)
     left = min(limit, sum(sizes.values()))
     while left:
+        # Groups with items left have all been given as many so far.
         open_groups = sorted(group for group in sizes if kept[group] < sizes[group])
-        each, rest = divmod(left, len(open_groups))
-        for rank, group in enumerate(open_groups):
-            more = min(each + (rank < rest), sizes[group] - kept[group])
+        each = left // len(open_groups)
+        for group in open_groups if each else open_groups[:left]:
+            more = min(max(each, 1), sizes[group] - kept[group])
             kept[group] += more
             left -= more
     return kept

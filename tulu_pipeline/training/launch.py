@@ -1,0 +1,238 @@
+"""Starts the ranks of a finetuning through DeepSpeed's launcher, follows them and collects what they leave."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tulu_pipeline.artifacts.children import run_child
+from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.errors import BadInput, StageFailed
+from tulu_pipeline.profile import Profile, has_gpu
+from tulu_pipeline.settings import child_environment
+from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.record import STEPS_FILE, TENSORBOARD_FOLDER, StepRecord, read_steps
+from tulu_pipeline.training.state import newest_state, state_identity
+from tulu_pipeline.training.zero import deepspeed_config, passes_per_step
+
+log = logging.getLogger(__name__)
+
+_LOG_FILE = "train.log"
+_RECENT_STEPS = 50
+
+
+def finetune(
+    *,
+    name: str,
+    recipe: Recipe,
+    tokens: Sequence[tuple[Path, int]],
+    model: Path,
+    out: Path,
+    aux: Path,
+    work: Path,
+    ctx: RunContext,
+) -> dict[str, Any]:
+    """Finetune `model` and write a checkpoint that `transformers` opens into `out`.
+
+    Called again after it was cut off, it goes on from the newest saved state in `work`, with the losses it would
+    have had.
+
+    Args:
+        name: for progress.
+        recipe: what to do.
+        tokens: folder of each component's tokens and how often each conversation is seen in an epoch, in the order
+            of the mixture.
+        model: folder of the base model.
+        out: folder for the checkpoint.
+        aux: folder for the record: `steps.jsonl`, `tensorboard/`, `train.log`.
+        work: folder for resumable state; survives a kill.
+        ctx: the profile says how many ranks, which ZeRO stage, how large a micro-batch.
+
+    Returns:
+        Metrics: steps, losses, tokens, speed, where it was resumed, notes.
+
+    Raises:
+        StageFailed: a rank failed; `what` is the first rank's error.
+        BadInput: the profile does not fit the machine.
+    """
+    profile = ctx.profile
+    identity = state_identity(profile.ranks, profile.zero_stage)
+    resume_step, ignored = newest_state(work, identity)
+    follower = _Follower(name=name, ctx=ctx)
+    if ignored:
+        follower.note(f"{ignored}: starting over")
+    if resume_step:
+        follower.note(f"resumed after step {resume_step}")
+    if not has_gpu():
+        follower.note("no GPU: ranks talk through gloo and the optimizer is torch's, nothing is compiled")
+    out.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    job = TrainingJob(
+        recipe=recipe,
+        tokens=tuple((folder.absolute(), repeat) for folder, repeat in tokens),
+        model=model.absolute(),
+        out=out.absolute(),
+        work=work.absolute(),
+        ranks=profile.ranks,
+        passes=passes_per_step(recipe, profile),
+        threads=profile.threads_per_rank,
+        zero_stage=profile.zero_stage,
+        deepspeed=deepspeed_config(recipe, profile),
+        checkpoint_every_steps=profile.checkpoint_every_steps,
+        resume_step=resume_step,
+        rendezvous=work.absolute() / f"rendezvous-{uuid.uuid4().hex}",
+    )
+    job_file = work / "job.json"
+    job_file.write_text(job.model_dump_json(indent=1))
+    try:
+        run_child(
+            launcher_command(job_file.absolute(), devices(profile)),
+            ctx=ctx,
+            log=work / _LOG_FILE,
+            env=_environment(profile),
+            on_event=follower.on_event,
+        )
+    except StageFailed as error:
+        if follower.failure:
+            raise StageFailed(follower.failure, error.where, "see the whole log there") from error
+        raise
+    finally:
+        job.rendezvous.unlink(missing_ok=True)
+        _collect(work, aux)
+    if not follower.done:
+        # The launcher can end with code 0 although it was killed.
+        raise StageFailed("the ranks ended without a checkpoint", str(aux / _LOG_FILE), "see the whole log there")
+    return _metrics(list(read_steps(work / STEPS_FILE)), profile, resume_step, follower)
+
+
+def launcher_command(job_file: Path, device_ids: Sequence[str]) -> list[str]:
+    """The command of DeepSpeed's per-machine launcher.
+
+    `deepspeed --num_gpus N` builds this very command after it has looked for host files and imported everything
+    once more; called directly, `CUDA_VISIBLE_DEVICES` is honored too.
+    """
+    machines = base64.urlsafe_b64encode(json.dumps({"localhost": list(device_ids)}).encode()).decode()
+    launcher = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={machines}"]
+    return [*launcher, "--master_addr=127.0.0.1", "--module", "tulu_pipeline.training.worker", str(job_file)]
+
+
+def devices(profile: Profile) -> list[str]:
+    """The device of each rank: GPUs that this process may see, or numbers where there is none.
+
+    Raises:
+        BadInput: fewer GPUs than ranks.
+    """
+    visible = child_environment().get("CUDA_VISIBLE_DEVICES", "")
+    if not has_gpu() or not visible:
+        return [str(number) for number in range(profile.ranks)]
+    ids = visible.split(",")
+    if len(ids) < profile.ranks:
+        raise BadInput(
+            f"profile `{profile.name}` wants {profile.ranks} ranks, {len(ids)} GPUs are visible",
+            "CUDA_VISIBLE_DEVICES",
+            "give a profile with as many ranks, or unset it",
+        )
+    return ids[: profile.ranks]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Follower:
+    """Turns the ranks' events into progress."""
+
+    name: str
+    ctx: RunContext
+    started: float = field(default_factory=time.monotonic)
+    ready_seconds: float = 0.0
+    done: bool = False
+    failure: str = ""
+    notes: list[str] = field(default_factory=list)
+    recent: list[tuple[float, int, int]] = field(default_factory=list)  # time, step, total
+
+    def note(self, text: str) -> None:
+        log.info("%s: %s", self.name, text)
+        self.notes.append(text)
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        kind = event.pop("event")
+        if kind == "ready":
+            self.ready_seconds = time.monotonic() - self.started
+            self.ctx.progress(self.name, event["step"], event["total"], "steps", "training")
+        elif kind == "step":
+            total = event.pop("total")
+            self._on_step(StepRecord(**event), total)
+        elif kind == "exporting":
+            self.ctx.progress(self.name, self.recent[-1][1], self.recent[-1][2], "steps", "exporting")
+        elif kind == "failed" and not self.failure:
+            self.failure = f"rank {event['rank']} failed: {event['error']}"
+        elif kind == "done":
+            self.done = True
+
+    def _on_step(self, record: StepRecord, total: int) -> None:
+        self.recent = [*self.recent[-_RECENT_STEPS:], (time.monotonic(), record.step, total)]
+        (first_time, first_step, _), (last_time, last_step, _) = self.recent[0], self.recent[-1]
+        per_step = (last_time - first_time) / (last_step - first_step) if last_step > first_step else record.seconds
+        self.ctx.progress(self.name, record.step, total, "steps", _step_note(record, per_step * (total - record.step)))
+
+
+def _step_note(record: StepRecord, seconds_left: float) -> str:
+    minutes, seconds = divmod(round(seconds_left), 60)
+    norm = "" if record.grad_norm is None else f"norm {record.grad_norm:.2f} · "
+    return (
+        f"loss {record.loss:.3f} · lr {record.learning_rate:.2e} · {norm}"
+        f"{record.tokens / record.seconds:,.0f} tok/s, {record.supervised_tokens / record.seconds:,.0f} supervised · "
+        f"padding {record.padding_share:.0%} · {minutes}:{seconds:02d} left"
+    )
+
+
+def _environment(profile: Profile) -> dict[str, str]:
+    environment = {
+        "OMP_NUM_THREADS": str(profile.threads_per_rank),
+        "DS_ACCELERATOR": "cuda" if has_gpu() else "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    # All ranks are on this machine; its host name need not resolve.
+    return environment if has_gpu() else environment | {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def _collect(work: Path, aux: Path) -> None:
+    """Copy the record beside the checkpoint; after a failure too."""
+    aux.mkdir(parents=True, exist_ok=True)
+    for file in (STEPS_FILE, _LOG_FILE):
+        if (work / file).exists():
+            shutil.copyfile(work / file, aux / file)
+    if (work / TENSORBOARD_FOLDER).exists():
+        shutil.copytree(work / TENSORBOARD_FOLDER, aux / TENSORBOARD_FOLDER, dirs_exist_ok=True)
+
+
+def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follower: _Follower) -> dict[str, Any]:
+    seconds = sum(step.seconds for step in steps)
+    tokens = sum(step.tokens for step in steps)
+    computed = sum(step.computed_tokens for step in steps)
+    last = steps[-max(1, len(steps) // 20) :]
+    return {
+        "steps": len(steps),
+        "loss_first": steps[0].loss,
+        "loss_last": sum(step.loss for step in last) / len(last),
+        "conversations": sum(step.conversations for step in steps),
+        "tokens": tokens,
+        "supervised_tokens": sum(step.supervised_tokens for step in steps),
+        "padding_share": 1.0 - tokens / computed,
+        "tokens_per_second": tokens / seconds,
+        "seconds_starting": follower.ready_seconds,
+        "seconds_training": seconds,
+        "resumed_from_step": resume_step,
+        "ranks": profile.ranks,
+        "zero_stage": profile.zero_stage,
+        "notes": follower.notes,
+    }

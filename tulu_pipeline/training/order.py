@@ -1,0 +1,78 @@
+"""Which conversations a step trains on: a pure function of (seed, epoch, step), whatever the ranks or restarts.
+
+Every epoch visits each conversation `repeat` times, in an order drawn from (seed, epoch). The last step of an epoch
+takes what is left, so it may be short, as in the original's loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.specs.recipe import Recipe
+
+Indices = npt.NDArray[np.int64]
+
+_GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment
+_MASK = (1 << 64) - 1
+
+
+def epoch_conversations(rows: Sequence[int], repeats: Sequence[int]) -> int:
+    """Conversations seen in one epoch of components with `rows` rows, each seen `repeats` times."""
+    return sum(count * repeat for count, repeat in zip(rows, repeats, strict=True))
+
+
+def total_steps(conversations: int, recipe: Recipe) -> int:
+    """Optimizer steps of the whole training.
+
+    Raises:
+        BadInput: there is nothing to train on.
+    """
+    if conversations < 1:
+        raise BadInput("there is no conversation to train on", "tokens", "see what tokenize dropped, and why")
+    steps = math.ceil(recipe.epochs * math.ceil(conversations / recipe.conversations_per_step))
+    return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+
+
+def step_order(conversations: int, per_step: int, seed: int, step: int) -> Indices:
+    """Positions (0 to `conversations` - 1) that step `step`, counted from 0, trains on, in order."""
+    epoch, within = divmod(step, math.ceil(conversations / per_step))
+    return epoch_order(conversations, seed, epoch)[within * per_step : (within + 1) * per_step]
+
+
+@lru_cache(maxsize=2)
+def epoch_order(conversations: int, seed: int, epoch: int) -> Indices:
+    """A permutation of all positions, drawn from (seed, epoch).
+
+    Positions are sorted by a hash (SplitMix64) of (seed, epoch, position): unlike a library's shuffle it can never
+    change with the library's version, so an interrupted training goes on in the same order after an upgrade.
+    """
+    start = np.uint64(_mix(_mix(seed & _MASK) ^ (epoch & _MASK)))
+    keys = np.arange(1, conversations + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + start
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    order = np.argsort(keys ^ (keys >> np.uint64(31)), kind="stable").astype(np.int64)
+    order.flags.writeable = False
+    return order
+
+
+def locate(position: int, rows: Sequence[int], repeats: Sequence[int]) -> tuple[int, int]:
+    """(component, row) of a position: components one after the other, each `repeat` times over."""
+    for component, (count, repeat) in enumerate(zip(rows, repeats, strict=True)):
+        if position < count * repeat:
+            return component, position % count
+        position -= count * repeat
+    raise IndexError(position)
+
+
+def _mix(value: int) -> int:
+    """SplitMix64's output function on one integer."""
+    value = (value + _GOLDEN) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)

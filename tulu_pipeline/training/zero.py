@@ -1,0 +1,64 @@
+"""DeepSpeed's configuration from a recipe (what) and a profile (how wide)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.specs.recipe import Recipe
+
+# Elements per communication bucket. DeepSpeed's own 5e8 allots two gigabytes per rank, however small the model.
+_BUCKET_ELEMENTS = 50_000_000
+
+
+def passes_per_step(recipe: Recipe, profile: Profile) -> int:
+    """Forward passes of each rank per optimizer step (gradient accumulation)."""
+    return math.ceil(recipe.conversations_per_step / (profile.ranks * profile.micro_batch_conversations))
+
+
+def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
+    """The JSON that `deepspeed.initialize` takes.
+
+    The optimizer is torch's AdamW everywhere: DeepSpeed's fused one would be compiled on the machine at start. Its
+    learning rate is set step by step (`schedule.py`), so there is no scheduler here and none to restore.
+    """
+    zero: dict[str, Any] = {
+        "stage": profile.zero_stage,
+        "contiguous_gradients": True,
+        "overlap_comm": True,
+        "reduce_bucket_size": _BUCKET_ELEMENTS,
+        "allgather_bucket_size": _BUCKET_ELEMENTS,
+    }
+    if profile.zero_stage == 3:
+        del zero["allgather_bucket_size"]
+        zero |= {
+            "stage3_prefetch_bucket_size": _BUCKET_ELEMENTS,
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_max_reuse_distance": 1_000_000_000,
+            "sub_group_size": 1_000_000_000,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    if profile.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        if profile.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    return {
+        "train_micro_batch_size_per_gpu": profile.micro_batch_conversations,
+        "gradient_accumulation_steps": passes_per_step(recipe, profile),
+        "gradient_clipping": recipe.clip_norm,
+        "bf16": {"enabled": recipe.dtype == "bf16"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": recipe.learning_rate,
+                "betas": [recipe.adam_beta1, recipe.adam_beta2],
+                "eps": recipe.adam_epsilon,
+                "weight_decay": recipe.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "zero_optimization": zero,
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }

@@ -40,8 +40,12 @@ class Node:
         key: None while it waits.
         identity: what was hashed to the key.
         manifest: of a HIT; of a MISS whose payload is gone.
-        forced: asked for anew by --refresh; `attempt` is then the number it will be published under.
-        waits_for: inputs without a digest.
+        forced: asked for anew by --refresh.
+        base_key: the key without the number of a refresh.
+        attempt: how often it was refreshed; part of the key unless 0. A refresh that was begun and not published
+            is gone on with, whether it is asked for again or not.
+        waits_for: inputs without a digest, and sources without a hash.
+        unresolved: the sources among them.
     """
 
     artifact: Artifact
@@ -53,6 +57,7 @@ class Node:
     base_key: str = ""
     attempt: int = 0
     waits_for: tuple[str, ...] = ()
+    unresolved: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str | None:
@@ -74,6 +79,7 @@ class Plan:
         self.graph, self._store, self._resolver = graph, store, resolver
         self._attempts = store.attempts()
         self._missing: set[str] = set()
+        self._stale: dict[str, list[str]] = {}  # key to the names of the MISS nodes that have it
         self.nodes = {artifact.name: Node(artifact, forced=artifact.name in forced) for artifact in graph}
         self.consumers: dict[str, list[str]] = {name: [] for name in self.nodes}
         for artifact in graph:
@@ -91,17 +97,24 @@ class Plan:
         return counts
 
     def made(self, name: str, manifest: Manifest) -> None:
-        """`name` is published; those above it get their keys."""
-        node = self.nodes[name]
-        node.status, node.manifest, node.forced = Status.HIT, manifest, False
-        self._settle_above(name)
+        """`name` is published, and with it whatever has the same key; those above get their keys."""
+        names = self.twins(name)
+        for twin in names:
+            node = self.nodes[twin]
+            node.status, node.manifest, node.forced = Status.HIT, manifest, False
+        self._stale.pop(manifest.key, None)
+        self._settle_above(names)
 
     def gave_up(self, names: Iterable[str]) -> None:
         """`names` will not be made in this run; a stage that tolerates missing inputs goes on without them."""
         names = list(names)
         self._missing.update(names)
-        for name in names:
-            self._settle_above(name)
+        self._settle_above(names)
+
+    def twins(self, name: str) -> list[str]:
+        """The names of all stale artifacts that have the key of `name`, `name` among them."""
+        key = self.nodes[name].key
+        return list(self._stale.get(key, [name])) if key is not None else [name]
 
     def above(self, name: str) -> list[str]:
         """Everything that depends on `name`, directly or not."""
@@ -114,13 +127,15 @@ class Plan:
                     stack.append(consumer)
         return list(found)
 
-    def _settle_above(self, name: str) -> None:
-        for consumer in self.consumers[name]:
-            node = self.nodes[consumer]
-            if node.status is Status.WAITS:
-                self._settle(node)
-                if node.digest is not None:
-                    self._settle_above(consumer)
+    def _settle_above(self, names: Iterable[str]) -> None:
+        queue = list(names)
+        while queue:
+            for consumer in self.consumers[queue.pop()]:
+                node = self.nodes[consumer]
+                if node.status is Status.WAITS:
+                    self._settle(node)
+                    if node.digest is not None:
+                        queue.append(consumer)
 
     def _settle(self, node: Node) -> None:
         """Give the node its key and status if all it reads is known."""
@@ -132,19 +147,26 @@ class Plan:
             if inputs[name] is None and not (artifact.stage.tolerates_missing and source.name in self._missing):
                 waits_for.append(source.name)
         sources = {name: self._resolver.descriptor(source) for name, source in artifact.sources.items()}
-        waits_for.extend(f"source {name}" for name, descriptor in sources.items() if descriptor is None)
-        node.waits_for = tuple(waits_for)
-        if waits_for:
+        node.unresolved = tuple(name for name, descriptor in sources.items() if descriptor is None)
+        node.waits_for = (*waits_for, *(f"source {name}" for name in node.unresolved))
+        if node.waits_for:
             return
         node.identity = identity(artifact, inputs, sources)
         node.base_key = key_of(node.identity)
-        node.attempt = self._attempts.get(node.base_key, 0) + node.forced
-        if node.attempt:
-            node.identity["attempt"] = node.attempt
-        node.key = key_of(node.identity) if node.attempt else node.base_key
-        node.manifest = self._store.manifest(artifact.stage.name, node.key)
-        there = node.manifest is not None and not node.forced and self._store.has_payload(node.manifest)
+        self._look_up(node, self._attempts.get(node.base_key, 0))
+        if node.forced and node.manifest is not None:
+            self._look_up(node, node.attempt + 1)
+        there = node.manifest is not None and self._store.has_payload(node.manifest)
         node.status = Status.HIT if there else Status.MISS
+        if node.status is Status.MISS and node.key is not None:
+            self._stale.setdefault(node.key, []).append(artifact.name)
+
+    def _look_up(self, node: Node, attempt: int) -> None:
+        node.attempt = attempt
+        if attempt:
+            node.identity["attempt"] = attempt
+        node.key = key_of(node.identity) if attempt else node.base_key
+        node.manifest = self._store.manifest(node.artifact.stage.name, node.key)
 
 
 def identity(artifact: Artifact, inputs: dict[str, str | None], sources: dict[str, Any]) -> dict[str, Any]:

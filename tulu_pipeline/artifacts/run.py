@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,13 +23,15 @@ from typing import Any, Protocol
 from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.children import end_all_children
 from tulu_pipeline.artifacts.execute import Outcome, Ready, execute
-from tulu_pipeline.artifacts.plan import Plan, Status
+from tulu_pipeline.artifacts.plan import Node, Plan, Status
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
-from tulu_pipeline.errors import TuluError
+from tulu_pipeline.errors import BadInput, TuluError
 from tulu_pipeline.profile import Slot
 
 log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 5.0  # for threads to clean up after an interrupt
 
 
 class Pending(Protocol):
@@ -109,6 +113,9 @@ def run(
 
     Returns:
         The result; failures are in it, not raised. KeyboardInterrupt ends all children and is raised.
+
+    Raises:
+        StoreError: the store cannot be written at the very start or end.
     """
     started = time.monotonic()
     frontier = _Frontier(plan, ctx.profile.slots())
@@ -117,48 +124,60 @@ def run(
     for name, node in plan.nodes.items():
         if node.status is Status.HIT and node.manifest is not None:
             store.set_ref(experiment, name, node.manifest)
+        elif node.unresolved:
+            _fail(name, _unresolved(node), frontier, result)
     try:
         while True:
             for unit, ready in frontier.take():
-                artifacts = [item.node.artifact for item in ready]
-
-                def work(ready: Sequence[Ready] = ready) -> Outcome:
-                    return execute(ready, store, ctx)
-
-                pending = submit(unit, artifacts, work)
+                work = partial(execute, ready, store, ctx)
+                try:
+                    pending = submit(unit, [item.node.artifact for item in ready], work)
+                except Exception as error:  # noqa: BLE001 - whoever carries the work out could not start it
+                    pending = Future[Outcome]()
+                    pending.set_exception(error)
                 pending.add_done_callback(partial(_put, finished, unit))
             if not frontier.running:
                 break
             unit, pending = finished.get()
-            _take_in(unit, pending, frontier, result, store, experiment)
+            _take_in(_outcome_of(unit, pending, frontier), frontier, result, store, experiment)
             on_change(plan)
-    except KeyboardInterrupt:
+    except BaseException:
         end_all_children()
         raise
-    result.blocked = [name for name in frontier.given_up if name not in {failure.name for failure in result.failed}]
-    result.hit = (
-        sum(node.status is Status.HIT for node in plan.nodes.values()) - len(result.executed) - len(result.found)
-    )
+    failed = {failure.name for failure in result.failed}
+    result.blocked = [name for name in plan.nodes if plan.nodes[name].status is not Status.HIT and name not in failed]
+    there = sum(node.status is Status.HIT for node in plan.nodes.values())
+    result.hit = there - len(result.executed) - len(result.found)
     result.seconds = time.monotonic() - started
     if result.executed:
         _record(plan, store, experiment, result)
     return result
 
 
-class local_threads:  # noqa: N801 - used as a function: `with local_threads() as submit`
-    """Carry work out in threads of this process."""
+@contextmanager
+def local_threads() -> Iterator[Submit]:
+    """Carry work out in threads of this process.
 
-    def __init__(self, workers: int = 32) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stage")
+    An exception inside, such as KeyboardInterrupt, waits a little for them and then leaves them behind: they end
+    with the process, and the store is made for that.
+    """
+    threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Submit:
-        def submit(unit: str, artifacts: Sequence[Artifact], work: Callable[[], Outcome]) -> Future[Outcome]:
-            return self._pool.submit(work)
+    def submit(unit: str, artifacts: Sequence[Artifact], work: Callable[[], Outcome]) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        threads.append(threading.Thread(target=_carry_out, args=(work, future), name=unit, daemon=True))
+        threads[-1].start()
+        return future
 
-        return submit
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
+    try:
+        yield submit
+    except BaseException:
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        raise
+    for thread in threads:
+        thread.join()
 
 
 class _Frontier:
@@ -167,77 +186,110 @@ class _Frontier:
     def __init__(self, plan: Plan, slots: Mapping[Slot, int]) -> None:
         self.plan, self.slots = plan, dict(slots)
         self.running: dict[str, Sequence[Ready]] = {}
-        self.given_up: dict[str, None] = {}
+        self._given_up: set[str] = set()
+        self._being_made: set[str] = set()  # keys
         self._units: dict[str, list[str]] = {}
         for name, node in plan.nodes.items():
             unit = node.artifact.unit if node.artifact.stage.batch else name
             self._units.setdefault(unit, []).append(name)
 
     def take(self) -> list[tuple[str, Sequence[Ready]]]:
-        """Units that start now; their slots are taken."""
-        taken: list[tuple[str, Sequence[Ready]]] = []
-        for unit in list(self._units):
-            if unit in self.running:
-                continue
-            names = [name for name in self._units[unit] if not self._settled(name)]
-            if not names:
-                del self._units[unit]
-                continue
-            nodes = [self.plan.nodes[name] for name in names]
-            slot = nodes[0].artifact.stage.slot
-            if all(node.status is Status.MISS for node in nodes) and self.slots[slot] > 0:
-                self.slots[slot] -= 1
-                ready = [self._ready(name) for name in names]
-                self.running[unit] = ready
-                taken.append((unit, ready))
-        return taken
+        """Units that start now; their slots are taken.
+
+        A batch starts once all of it can. Where that leaves nothing to do, one of it needs another: then it starts
+        with what it has.
+        """
+        taken = self._take(whole=True)
+        return taken if taken or self.running else self._take(whole=False)
 
     def done(self, unit: str) -> Sequence[Ready]:
         """`unit` has ended; its slot is free."""
         ready = self.running.pop(unit)
         self.slots[ready[0].node.artifact.stage.slot] += 1
+        self._being_made -= {str(item.node.key) for item in ready}
         return ready
 
     def give_up(self, name: str) -> None:
         """`name` failed: what needs it is blocked, what tolerates its absence goes on without."""
-        lost = [name]
-        stack = [name]
+        lost = dict.fromkeys(self.plan.twins(name))
+        stack = list(lost)
         while stack:
             for consumer in self.plan.consumers[stack.pop()]:
                 if consumer not in lost and not self.plan.nodes[consumer].artifact.stage.tolerates_missing:
-                    lost.append(consumer)
+                    lost[consumer] = None
                     stack.append(consumer)
-        self.given_up.update(dict.fromkeys(lost))
+        self._given_up.update(lost)
         self.plan.gave_up(lost)
 
+    def _take(self, *, whole: bool) -> list[tuple[str, Sequence[Ready]]]:
+        taken: list[tuple[str, Sequence[Ready]]] = []
+        for unit in list(self._units):
+            if unit in self.running:
+                continue
+            nodes = [self.plan.nodes[name] for name in self._units[unit] if not self._settled(name)]
+            if not nodes:
+                del self._units[unit]
+                continue
+            stale = {node.key: node for node in reversed(nodes) if node.status is Status.MISS}  # one for each key
+            slot = nodes[0].artifact.stage.slot
+            complete = all(node.status is Status.MISS for node in nodes)
+            if stale and (complete or not whole) and self.slots[slot] > 0 and not self._being_made & stale.keys():
+                self.slots[slot] -= 1
+                self._being_made |= {str(key) for key in stale}
+                self.running[unit] = [self._ready(node) for node in reversed(stale.values())]
+                taken.append((unit, self.running[unit]))
+        return taken
+
     def _settled(self, name: str) -> bool:
-        return name in self.given_up or self.plan.nodes[name].status is Status.HIT
+        return name in self._given_up or self.plan.nodes[name].status is Status.HIT
 
-    def _ready(self, name: str) -> Ready:
-        node = self.plan.nodes[name]
-        inputs = {key: self.plan.nodes[source.name] for key, source in node.artifact.inputs.items()}
-        return Ready(node, {key: made.manifest if made.digest is not None else None for key, made in inputs.items()})
+    def _ready(self, node: Node) -> Ready:
+        made = {name: self.plan.nodes[source.name] for name, source in node.artifact.inputs.items()}
+        return Ready(node, {name: found.manifest if found.digest else None for name, found in made.items()})
 
 
-def _take_in(
-    unit: str, pending: Pending, frontier: _Frontier, result: RunResult, store: Store, experiment: str
-) -> None:
+def _outcome_of(unit: str, pending: Pending, frontier: _Frontier) -> Outcome:
     ready = frontier.done(unit)
     try:
         outcome: Outcome = pending.result()
     except Exception as error:  # noqa: BLE001 - the carrier itself failed (a crashed or cancelled task)
-        outcome = Outcome()
         failure = error if isinstance(error, TuluError) else TuluError(f"{type(error).__name__}: {error}", unit)
-        outcome.failed = {item.node.artifact.name: failure for item in ready}
+        outcome = Outcome(failed={item.node.artifact.name: failure for item in ready})
+    return outcome
+
+
+def _take_in(outcome: Outcome, frontier: _Frontier, result: RunResult, store: Store, experiment: str) -> None:
     for names, made in ((result.executed, outcome.made), (result.found, outcome.found)):
         for name, manifest in made.items():
             names.append(name)
-            store.set_ref(experiment, name, manifest)
-            frontier.plan.made(name, manifest)
+            try:
+                for twin in frontier.plan.twins(name):
+                    store.set_ref(experiment, twin, manifest)
+                frontier.plan.made(name, manifest)
+            except TuluError as error:
+                outcome.failed.setdefault(name, error)
     for name, cause in outcome.failed.items():
-        log.error("failed %s: %s", name, cause.what.splitlines()[0])
-        result.failed.append(Failure(name, cause))
-        frontier.give_up(name)
+        _fail(name, cause, frontier, result)
+
+
+def _fail(name: str, cause: TuluError, frontier: _Frontier, result: RunResult) -> None:
+    log.error("failed %s: %s", name, cause.what.partition("\n")[0])
+    result.failed.append(Failure(name, cause))
+    frontier.give_up(name)
+
+
+def _unresolved(node: Node) -> TuluError:
+    sources = [node.artifact.sources[name].address() for name in node.unresolved]
+    return BadInput(
+        f"never resolved: {', '.join(sources)}", node.artifact.name, "run with --update-sources, which pins it"
+    )
+
+
+def _carry_out(work: Callable[[], Outcome], future: Future[Outcome]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - as every executor does: it is raised where the result is asked for
+        future.set_exception(error)
 
 
 def _put(finished: queue.Queue[tuple[str, Pending]], unit: str, pending: Pending) -> None:

@@ -62,6 +62,7 @@ class Job(Generic[P]):
         inputs: local folder of each input artifact; None for one that could not be made
             (only in stages with `tolerates_missing`).
         sources: what the artifact reads from outside (download stages only).
+        pinned: the sha256 that a source has by the artifact's key; absent where that was not known.
         out: empty folder for the outputs. Files under `out/aux` are stored but not digested.
         work: folder that survives a kill, for resumable state; removed once published.
         publish: call once when the outputs are complete, with metrics for the manifest. A stage that makes one
@@ -75,6 +76,7 @@ class Job(Generic[P]):
     out: Path
     work: Path
     publish: Callable[[Metrics], None]
+    pinned: Mapping[str, str] = field(default_factory=dict)
 
     def input(self, name: str) -> Path:
         """The folder of an input that is there."""

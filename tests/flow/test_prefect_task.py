@@ -196,7 +196,7 @@ def test_a_crash_in_a_stage_ends_its_branch_and_not_the_run(prefect_server: str,
     assert result.executed == ["tokenize[b]"]
     assert [failure.name for failure in result.failed] == ["tokenize[a]"]
     assert "SystemExit" in result.failed[0].error.what
-    assert seen.task_runs(2)["tokenize[a]"]["state_type"] == "CRASHED"
+    assert seen.task_runs(2)["tokenize[a]"]["state_type"] == "FAILED"
 
 
 def test_log_lines_of_a_stage_are_in_the_log_of_its_task_run(prefect_server: str, tmp_path: Path) -> None:
@@ -268,14 +268,19 @@ def test_the_ui_shows_what_was_made_and_how_far_a_stage_is(prefect_server: str, 
 
 
 def test_a_server_that_takes_no_artifacts_costs_the_view_and_not_the_work(
-    prefect_server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    prefect_server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse() -> None:
+    monkeypatch.setattr(prefect_task, "_ui", prefect_task._Ui())
+    asked: list[str] = []
+
+    def refuse(name: str) -> None:
+        asked.append(name)
         raise httpx.ConnectError("connection refused")
 
-    with caplog.at_level(logging.WARNING):
-        prefect_task._show(refuse)
+    prefect_task._ui.show(lambda: refuse("first"))
     assert "not shown in Prefect: ConnectError: connection refused" in caplog.text
+    prefect_task._ui.show(lambda: refuse("second"))
+    assert asked == ["first"]  # it is left alone for a while
 
 
 def test_limits_are_created_where_absent_and_a_persons_are_left_alone(prefect_server: str) -> None:

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import flow, get_client, runtime
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.private_server import private_server
@@ -35,6 +39,7 @@ from tulu_pipeline.artifacts.plan import Status
 from tulu_pipeline.artifacts.run import RunResult
 from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
 from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed
+from tulu_pipeline.settings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +118,19 @@ def run_with_prefect(request: Request, progress: ReportProgress = no_progress) -
     """
     caller = _Caller(progress)
     token = _caller.set(caller)
+    state: State[dict[str, Any]] = Crashed(message="the Prefect server went away")
     try:
         with _quiet_console(), _server() as caller.shared_server:
-            state = reproduce(**(dataclasses.asdict(request) | {"refresh": list(request.refresh)}), return_state=True)
-            send_what_waits()
+            parameters = dataclasses.asdict(request) | {"refresh": list(request.refresh)}
+            try:
+                state = reproduce(**parameters, return_state=True)
+            except (httpx.HTTPError, PrefectException) as error:
+                log.warning("the Prefect server did not hear the end of it: %s", error)
     finally:
         _caller.reset(token)
     if caller.result is None:
-        state.result()  # raises what the flow raised
+        if state.is_failed():
+            state.result()  # raises what the flow raised
         raise StageFailed(f"the flow run ended {state.name}: {state.message}", "flow run", "run the same command again")
     return caller.result
 
@@ -152,8 +162,8 @@ def _run(request: Request, caller: _Caller) -> RunResult:
         caller.progress(name, done, total, unit, note)
         artifacts(name, done, total, unit, note)
 
+    _refuse_relative_store(read_settings(request.store).store)
     session = prepare(request, progress)
-    _refuse_relative_store(session)
     stale = [node for node in session.plan.nodes.values() if node.status is not Status.HIT]
     _show_cached(session)
     if stale and caller.shared_server:
@@ -164,9 +174,8 @@ def _run(request: Request, caller: _Caller) -> RunResult:
     return result
 
 
-def _refuse_relative_store(session: Session) -> None:
+def _refuse_relative_store(url: str) -> None:
     """A worker starts each run in a folder of its own: a relative store would be a new one every time."""
-    url = session.ctx.settings.store
     if runtime.deployment.id is not None and "://" not in url and not Path(url).is_absolute():
         raise BadInput(
             f"the store `{url}` of a deployment is a relative path",
@@ -210,7 +219,10 @@ def _server() -> Iterator[bool]:
     if not url:
         log.info("starting a Prefect server for this run; set PREFECT_API_URL to use one that runs")
         with private_server() as own, temporary_settings({PREFECT_API_URL: own}):
-            yield False
+            try:
+                yield False
+            finally:
+                send_what_waits()
         return
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
@@ -220,7 +232,10 @@ def _server() -> Iterator[bool]:
             url,
             "`prefect server start`, or unset PREFECT_API_URL, or run with `--runner local`",
         )
-    yield True
+    try:
+        yield True
+    finally:
+        send_what_waits()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import contextvars
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ SHARED_SLOTS: tuple[Slot, ...] = ("gpu", "api")  # what several runs compete for
 RETRY_DELAYS_SECONDS = (10.0, 60.0)
 PROGRESS_EVERY_SECONDS = 5.0
 _DRAIN_SECONDS = 20.0
+_LEFT_ALONE_SECONDS = 300.0
 
 
 def slot_tag(slot: Slot) -> str:
@@ -126,13 +128,13 @@ def send_what_waits() -> None:
 
 def show_markdown(name: str, markdown: str, description: str) -> None:
     """Put `markdown` into the UI under `name`."""
-    _show(lambda: create_markdown_artifact(markdown, key=artifact_key(name), description=description))
+    _ui.show(lambda: create_markdown_artifact(markdown, key=artifact_key(name), description=description))
 
 
 def show_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """Put a table into the UI under `name`."""
     table = [dict(row) for row in rows]
-    _show(lambda: create_table_artifact(table, key=artifact_key(name), description=description))
+    _ui.show(lambda: create_table_artifact(table, key=artifact_key(name), description=description))
 
 
 def artifact_key(name: str) -> str:
@@ -204,7 +206,7 @@ class _Bar:
     def send(self) -> None:
         if self.latest is not None and self.latest != self.sent:
             self.sent = self.latest
-            _show(lambda: self.context.run(self._send, *self.sent))  # type: ignore[misc]  # set just above
+            _ui.show(lambda: self.context.run(self._send, *self.sent))  # type: ignore[misc]  # set just above
 
     def _send(self, percent: float, description: str) -> None:
         if self.shown is None:
@@ -330,9 +332,24 @@ class _RunLog(APILogHandler):
         return in_a_run and bool(super().filter(record))
 
 
-def _show(create: Callable[[], object]) -> None:
-    """Create something for the UI. A server that cannot take it costs the view of it, not the work."""
-    try:
-        create()
-    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
-        log.warning("not shown in Prefect: %s: %s", type(error).__name__, error)
+class _Ui:
+    """What is created for the UI. A server that cannot take it costs the view of it, not the work.
+
+    Prefect's client tries for about a minute before it gives up; after that the server is left alone for a while.
+    """
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+
+    def show(self, create: Callable[[], object]) -> None:
+        """Create something, or say why not."""
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            create()
+        except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+            self._not_before = time.monotonic() + _LEFT_ALONE_SECONDS
+            log.warning("not shown in Prefect: %s: %s", type(error).__name__, error)
+
+
+_ui = _Ui()

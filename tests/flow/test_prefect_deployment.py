@@ -1,0 +1,92 @@
+"""The committed deployment, for real: deployed, picked up by a worker, run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect_view import FlowRunView
+from toy_experiment import write_experiment
+
+from tulu_pipeline.artifacts.children import supervised
+
+ROOT = Path(__file__).parents[2]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("deployed") / "store"
+
+
+@pytest.fixture(scope="module")
+def deployment(prefect_server: str, store: Path) -> dict[str, Any]:
+    """The deployment that `deployments/prefect.yaml` makes on the server."""
+    pool = {"name": "tulu", "type": "process"}
+    httpx.post(f"{prefect_server}/work_pools/", json=pool, timeout=30).raise_for_status()
+    command = [PREFECT, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"]
+    environment = os.environ | {"PREFECT_API_URL": prefect_server, "TULU_STORE": str(store)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(httpx.get(f"{prefect_server}/deployments/name/reproduce/demo", timeout=30).json())
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_server: str, deployment: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A worker of the pool, started in a folder of its own; gives its log."""
+    folder = tmp_path_factory.mktemp("worker")
+    log = folder / "worker.log"
+    environment = {
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "TULU_HOME": str(folder),
+        "TULU_STORE": "",
+    }
+    command = ["env", "-C", str(folder), PREFECT, "worker", "start", "--pool", "tulu", "--name", "one"]
+    with open(log, "wb") as output, supervised(command, stdout=output, stderr=output, env=environment) as process:
+        yield log
+        process.terminate()
+        process.wait(30)
+
+
+def start(prefect_server: str, deployment: dict[str, Any], **parameters: object) -> FlowRunView:
+    url = f"{prefect_server}/deployments/{deployment['id']}/create_flow_run"
+    answer = httpx.post(url, json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30)
+    answer.raise_for_status()
+    return FlowRunView(prefect_server, answer.json()["id"])
+
+
+def test_the_demo_is_deployed_on_a_schedule_with_an_absolute_store(deployment: dict[str, Any], store: Path) -> None:
+    assert deployment["entrypoint"] == "flows.reproduce.reproduce"
+    assert deployment["parameters"] == {"experiment": "demo", "store": str(store)}
+    (schedule,) = deployment["schedules"]
+    assert schedule["active"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 3 * * *", "UTC")
+    assert deployment["work_pool_name"] == "tulu"
+
+
+def test_a_worker_runs_it_and_a_second_run_has_no_task_runs(
+    prefect_server: str, deployment: dict[str, Any], worker: Path, store: Path, tmp_path: Path
+) -> None:
+    asked = {"experiment": write_experiment(tmp_path), "until": "normalize", "store": str(store)}
+    first = start(prefect_server, deployment, **asked)
+    run = first.ended(120)
+    assert run["state_type"] == "COMPLETED", worker.read_text()
+    runs = first.task_runs(4)
+    assert set(runs) == {"download[worms]", "download[birds]", "normalize[worms]", "normalize[birds]"}
+    assert {each["state_type"] for each in runs.values()} == {"COMPLETED"}
+    assert {"download-worms", "download-birds", "normalize-worms", "normalize-birds"} <= set(first.artifacts())
+    assert any(
+        line.startswith("done normalize[birds]") for line in first.log(task_run_id=runs["normalize[birds]"]["id"])
+    )
+    second = start(prefect_server, deployment, **asked)
+    assert second.ended(120)["state_type"] == "COMPLETED", worker.read_text()
+    assert second.task_runs(0) == {}
+    assert len(json.loads(second.artifacts()["toy-cached"]["data"])) == 4

@@ -62,7 +62,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "cpu_slots": (0, None),
     "gpu_slots": (0, None),
     "api_slots": (0, None),
-    "lease_stale_seconds": (1.0, None),
+    "lease_stale_seconds": (10.0, None),
 }
 
 
@@ -84,7 +84,13 @@ def auto_profile() -> Profile:
     if gpus:
         return Profile(name="auto-gpu", ranks=gpus, zero_stage=3, gpu_slots=gpus, cpu_slots=cores)
     ranks = min(2, cores)
-    return Profile(name="auto-cpu", ranks=ranks, threads_per_rank=max(1, cores // ranks), cpu_slots=min(cores, 8))
+    return Profile(
+        name="auto-cpu",
+        ranks=ranks,
+        micro_batch_conversations=8,  # each pass costs more than its padding where models are small
+        threads_per_rank=max(1, cores // ranks),
+        cpu_slots=min(cores, 8),
+    )
 
 
 def load_profile(name: str | None, folder: Path = Path("deployments/profiles")) -> Profile:

@@ -15,44 +15,75 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tulu_pipeline.artifacts.storage import Storage
+from tulu_pipeline.errors import StoreError
 
-HEARTBEAT_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 5.0
 _POLL_SECONDS = 0.25
+_HOLDER_FIELDS = frozenset({"name", "token", "pid", "started", "machine", "host", "since"})
+_CHILD_GRACE_SECONDS = 10.0
+_CHILD_LIMIT_SECONDS = 5.0
 
 
-@dataclass(slots=True)
 class Lease:
     """A held lease; release it whether the work succeeded or not."""
 
-    storage: Storage
-    key: str
-    generation: int
-    _stop: threading.Event
-    _children: list[dict[str, Any]]
+    def __init__(self, storage: Storage, key: str, generation: int) -> None:
+        self.generation = generation
+        self._storage, self._path = storage, f"leases/{key}/{generation}"
+        self._token = uuid.uuid4().hex
+        self._released = threading.Event()
+        self._children: list[dict[str, Any]] = []
 
     def add_child(self, pid: int) -> None:
         """Record a supervised child, so that whoever takes over ends it first."""
         started = process_start(pid)
-        if started is not None:
+        if started is not None and not self._released.is_set():
             self._children.append({"pid": pid, "started": started})
             self._beat()
 
     def release(self) -> None:
-        """Let go."""
-        self._stop.set()
-        self.storage.put_if_absent(f"leases/{self.key}/{self.generation}.done", b"")
+        """Let go; nothing happens the second time.
+
+        Raises:
+            StoreError: it cannot be written down. In this process it is free all the same, elsewhere once this ends.
+        """
+        if not self._released.is_set():
+            self._released.set()
+            _held.discard(self._token)
+            self._storage.put_if_absent(f"{self._path}.done", b"")
 
     def _beat(self) -> None:
         beat = {"at": time.monotonic(), "children": self._children}
-        with contextlib.suppress(OSError):
-            self.storage.write(f"leases/{self.key}/{self.generation}.beat", json.dumps(beat).encode())
+        with contextlib.suppress(StoreError):
+            self._storage.write(f"{self._path}.beat", json.dumps(beat).encode())
+
+    def _take(self, name: str, beat_seconds: float) -> bool:
+        """Hold it from now on; False where another was first."""
+
+        def beat_until_released() -> None:
+            while not self._released.wait(beat_seconds):
+                self._beat()
+
+        _held.add(self._token)  # before anybody can see it
+        won = False
+        try:
+            won = self._storage.put_if_absent(
+                f"{self._path}.json", json.dumps(_this_holder(name, self._token)).encode()
+            )
+        finally:
+            if not won:
+                _held.discard(self._token)
+        if won:
+            threading.Thread(target=beat_until_released, daemon=True, name=f"lease {name}").start()
+        return won
 
 
 def acquire(
@@ -77,24 +108,18 @@ def acquire(
     Returns:
         The lease, or None because `done`.
     """
-    told: int | None = None
+    told = 0
     last_beat: tuple[int, bytes | None] = (0, None)
     last_moved = time.monotonic()
     while True:
         generation, holder = _holder(storage, key)
-        if holder is None:
-            lease = _create(storage, key, generation + 1, name)
-            if lease is not None:
-                return lease
-            continue
-        if _is_dead_here(holder):
+        if holder is not None and _is_dead_here(holder):
             _end_children(storage, key, generation)
-        else:
+        elif holder is not None:
             beat = (generation, storage.read(f"leases/{key}/{generation}.beat"))
             if beat != last_beat:
                 last_beat, last_moved = beat, time.monotonic()
-            silent = time.monotonic() - last_moved
-            if _same_host(holder) or silent < stale_seconds:
+            if _is_here(holder) or time.monotonic() - last_moved < stale_seconds:
                 if told != generation:
                     told = generation
                     who = f"process {holder['pid']} on {holder['host']}"
@@ -103,8 +128,8 @@ def acquire(
                     return None
                 time.sleep(_POLL_SECONDS)
                 continue
-        lease = _create(storage, key, generation + 1, name)
-        if lease is not None:
+        lease = Lease(storage, key, generation + 1)
+        if lease._take(name, min(_HEARTBEAT_SECONDS, stale_seconds / 4)):
             return lease
 
 
@@ -114,69 +139,75 @@ def holder_of(storage: Storage, key: str) -> dict[str, Any] | None:
 
 
 def process_start(pid: int) -> str | None:
-    """Start time of a living process in clock ticks since boot, with the boot's id; None when it is gone."""
+    """Start time of a living process in clock ticks since boot; None when it is gone. With the pid it is unique."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
+    return None if fields[0] == "Z" else fields[19]
+
+
+# Of the leases that this process holds. One of its own that is not here was lost: nobody will release it.
+_held: set[str] = set()
 
 
 def _holder(storage: Storage, key: str) -> tuple[int, dict[str, Any] | None]:
+    """The newest generation and who holds it; None for nobody, or for a file that cannot be understood."""
     names = set(storage.names(f"leases/{key}"))
-    generations = [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
-    top = max(generations, default=0)
+    top = max((int(name.removesuffix(".json")) for name in names if name.endswith(".json")), default=0)
     if not top or f"{top}.done" in names:
         return top, None
-    data = storage.read(f"leases/{key}/{top}.json")
-    return top, json.loads(data) if data else None
+    holder = _read_json(storage, f"leases/{key}/{top}.json")
+    return top, holder if holder.keys() >= _HOLDER_FIELDS else None
 
 
-def _create(storage: Storage, key: str, generation: int, name: str) -> Lease | None:
-    holder = {
+def _this_holder(name: str, token: str) -> dict[str, Any]:
+    return {
         "name": name,
+        "token": token,
         "pid": os.getpid(),
         "started": process_start(os.getpid()),
+        "machine": _machine(),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    if not storage.put_if_absent(f"leases/{key}/{generation}.json", json.dumps(holder).encode()):
-        return None
-    lease = Lease(storage, key, generation, threading.Event(), [])
-    threading.Thread(target=_heartbeat, args=(lease,), daemon=True, name=f"lease {name}").start()
-    return lease
 
 
-def _heartbeat(lease: Lease) -> None:
-    while not lease._stop.wait(HEARTBEAT_SECONDS):
-        lease._beat()
+@cache
+def _machine() -> str:
+    """Where a process id means what it means here: this boot, and this container's own numbering."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
-def _same_host(holder: dict[str, Any]) -> bool:
-    return bool(
-        holder["host"] == socket.gethostname() and _boot(holder) == _boot({"started": process_start(os.getpid())})
-    )
-
-
-def _boot(holder: dict[str, Any]) -> str:
-    return str(holder["started"]).partition(":")[0]
+def _is_here(holder: dict[str, Any]) -> bool:
+    return bool(holder["machine"] == _machine())
 
 
 def _is_dead_here(holder: dict[str, Any]) -> bool:
-    return _same_host(holder) and process_start(int(holder["pid"])) != holder["started"]
+    if not _is_here(holder):
+        return False
+    if process_start(int(holder["pid"])) != holder["started"]:
+        return True
+    return holder["pid"] == os.getpid() and holder["token"] not in _held
 
 
 def _end_children(storage: Storage, key: str, generation: int) -> None:
-    beat = storage.read(f"leases/{key}/{generation}.beat")
-    children = json.loads(beat)["children"] if beat else []
-    for child in children:
-        deadline = time.monotonic() + 10.0
-        number = signal.SIGTERM
-        while process_start(child["pid"]) == child["started"]:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(child["pid"], number)
-            if time.monotonic() > deadline:
-                number = signal.SIGKILL
-            time.sleep(0.05)
+    for child in _read_json(storage, f"leases/{key}/{generation}.beat").get("children", ()):
+        for number, seconds in ((signal.SIGTERM, _CHILD_GRACE_SECONDS), (signal.SIGKILL, _CHILD_LIMIT_SECONDS)):
+            deadline = time.monotonic() + seconds
+            if process_start(child["pid"]) == child["started"]:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(child["pid"], number)
+            while process_start(child["pid"]) == child["started"] and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+
+def _read_json(storage: Storage, path: str) -> dict[str, Any]:
+    """The object at `path`; empty where there is none or it is none."""
+    try:
+        value = json.loads(storage.read(path) or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -68,9 +68,7 @@ class _Compiler:
         for model in self.experiment.models:
             base = self.model(model)
             if self.experiment.untuned:
-                rows.append(
-                    TableRow(name=model.name, label="untuned", base_model=model.name, untuned=True)
-                )
+                rows.append(TableRow(name=model.name, label="untuned", base_model=model.name, untuned=True))
                 inputs |= self.evaluated(model.name, base, base, tuned=False)
             for mixture in self.experiment.mixtures:
                 name = f"{model.name}+{mixture.name}"
@@ -177,10 +175,12 @@ class _Compiler:
                 cell=f"{row}/{setting.metric}",
                 params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark),
                 inputs={"completions": completions, "benchmark": asked, "tokenizer": base},
+                objects=(_prompts(benchmark),),
             )
         params = ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark)
         cell = f"{row}/{setting.metric}"
-        return Artifact(stage=SCORE, cell=cell, params=params, inputs=inputs, objects=(_scorers(benchmark),))
+        objects = (_prompts(benchmark), _scorers(benchmark))  # an item's gold answer comes with its prompt
+        return Artifact(stage=SCORE, cell=cell, params=params, inputs=inputs, objects=objects)
 
     def _asked(self) -> list[tuple[Benchmark, Setting]]:
         found: list[tuple[Benchmark, Setting]] = []

@@ -27,7 +27,8 @@ class Profile:
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
         gpu_memory_share: share of GPU memory the generation engine may take.
-        cpu_slots: stages that may run side by side on the CPU; likewise gpu_slots and api_slots.
+        cpu_slots: stages that may run side by side on the CPU; likewise gpu_slots and api_slots. A finetuning and
+            an engine take all GPUs, so one GPU slot is right unless a profile gives them fewer ranks.
         lease_stale_seconds: a silent holder on another host is taken over after this long.
     """
 
@@ -82,7 +83,7 @@ def auto_profile() -> Profile:
     """What fits this machine: one rank per GPU with ZeRO-3, or two gloo ranks with ZeRO-2."""
     cores, gpus = len(os.sched_getaffinity(0)), count_gpus()
     if gpus:
-        return Profile(name="auto-gpu", ranks=gpus, zero_stage=3, gpu_slots=gpus, cpu_slots=cores)
+        return Profile(name="auto-gpu", ranks=gpus, zero_stage=3, gpu_slots=1, cpu_slots=cores)
     ranks = min(2, cores)
     return Profile(
         name="auto-cpu",

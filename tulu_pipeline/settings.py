@@ -43,8 +43,14 @@ def read_settings(store: str | None = None) -> Settings:
 
 
 def child_environment(**overrides: str) -> dict[str, str]:
-    """The environment a child process gets: ours, with `overrides` on top."""
-    return {**os.environ, **overrides}
+    """The environment a child process gets: ours, with `overrides` on top.
+
+    Children may keep compiled bytecode whatever the caller's shell says: without it each engine and each rank
+    compiles torch anew, 15 s of CPU.
+    """
+    environment = {**os.environ, **overrides}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 def visible_gpus() -> int | None:

@@ -14,8 +14,13 @@ SUPERVISOR_VARIABLE = "TULU_SUPERVISOR_PID"
 
 
 def emit(event: dict[str, Any]) -> None:
-    """Send one event to the run: a single line on stdout, written at once so that lines never mix."""
-    os.write(1, f"\n{EVENT_PREFIX}{json.dumps(event, ensure_ascii=True)}\n".encode())
+    """Send one event to the run: a line of its own on stdout.
+
+    Lines of several processes never mix up to 4 KB, which a pipe takes in one piece.
+    """
+    data = f"\n{EVENT_PREFIX}{json.dumps(event, ensure_ascii=True)}\n".encode()
+    while data:
+        data = data[os.write(1, data) :]
 
 
 def end_with_parent() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -20,10 +20,12 @@ from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import child_environment
 
-log = logging.getLogger(__name__)
-
 _SUPERVISOR = Path(__file__).with_name("supervise.py")
+_PREFIX = EVENT_PREFIX.encode()
 _TAIL_LINES = 25
+_TAIL_BYTES = 16_384
+_CHUNK_BYTES = 65_536
+_ORPHAN_SECONDS = 2.0
 _active: set[subprocess.Popen[bytes]] = set()
 _active_lock = threading.Lock()
 
@@ -64,7 +66,10 @@ def run_child(
             _active.add(process)
         try:
             ctx.on_child(process.pid)
-            _relay(process, log_file, on_event)
+            relay = _Relay(log_file, on_event)
+            for chunk in _output_of(process):
+                relay.feed(chunk)
+            relay.close()
             code = process.wait()
         finally:
             with _active_lock:
@@ -93,7 +98,7 @@ def supervised(
     watched, held = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(watched), *command],
+            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(watched), *command],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -111,6 +116,8 @@ def supervised(
     finally:
         os.close(held)
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def end_all_children() -> None:
@@ -124,22 +131,82 @@ def end_all_children() -> None:
 def tail(log: Path, lines: int = _TAIL_LINES) -> str:
     """The last lines of a log file."""
     try:
-        text = log.read_bytes()[-16_384:].decode(errors="replace")
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
 
 
-def _relay(process: subprocess.Popen[bytes], log_file: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
+def _output_of(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What comes through the pipe, until its end; or soon after the supervisor's end, where an orphan keeps it open."""
     assert process.stdout is not None
-    prefix = EVENT_PREFIX.encode()
-    for line in process.stdout:
-        if line.startswith(prefix):
-            try:
-                event = json.loads(line[len(prefix) :])
-            except json.JSONDecodeError:
-                log.warning("a child's event is no JSON: %r", line[:200])
-                continue
-            on_event(event)
-        elif line != b"\n":
-            log_file.write(line)
+    output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+    poller = select.poll()
+    poller.register(output, select.POLLIN)
+    poller.register(ended, select.POLLIN)
+    wait_seconds: float | None = None
+    try:
+        while ready := poller.poll(None if wait_seconds is None else wait_seconds * 1000):
+            if output in dict(ready):
+                chunk = os.read(output, _CHUNK_BYTES)
+                if not chunk:
+                    return
+                yield chunk
+            else:
+                poller.unregister(ended)
+                wait_seconds = _ORPHAN_SECONDS
+    finally:
+        os.close(ended)
+
+
+class _Relay:
+    """Parts a child's output into events and log; what is no event goes to the log as it comes."""
+
+    def __init__(self, log_file: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._log, self._on_event = log_file, on_event
+        self._rest = b""
+        self._at_line_start = True
+        self._blank_lines = 0  # the last of them belongs to an event that follows
+
+    def feed(self, chunk: bytes) -> None:
+        *lines, rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            event = _event(line) if self._at_line_start else None
+            if event is not None:
+                self._write(b"", before_event=True)
+                self._on_event(event)
+            elif not line and self._at_line_start:
+                self._blank_lines += 1
+            else:
+                self._write(line + b"\n")
+            self._at_line_start = True
+        self._rest = rest
+        if not _may_become_event(rest) or not self._at_line_start:
+            self.close()
+
+    def close(self) -> None:
+        """Put an unfinished line into the log."""
+        if self._rest or self._blank_lines:
+            self._write(self._rest)
+            self._rest, self._at_line_start = b"", not self._rest
+
+    def _write(self, text: bytes, *, before_event: bool = False) -> None:
+        self._log.write(b"\n" * (self._blank_lines - before_event) + text)
+        self._blank_lines = 0
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None where it is none."""
+    if not line.startswith(_PREFIX):
+        return None
+    try:
+        event = json.loads(line.removeprefix(_PREFIX))
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _may_become_event(start: bytes) -> bool:
+    return start.startswith(_PREFIX) or _PREFIX.startswith(start)

@@ -1,8 +1,9 @@
 """The process between a run and its child: when the run dies, by kill -9 too, everything below this ends.
 
-Started by path with `python -I -S` (nothing of the project is imported), as
-`supervise.py <fd> <command…>`. The read end of a pipe that only the run holds open is <fd>: end of file there
-means the run is gone. As a subreaper this process inherits orphans, so no descendant can slip away.
+Started by path with `python -I -S` (nothing of the project is imported), as `supervise.py <pid> <fd> <command…>`:
+the run's process id, and the read end of a pipe that only the run holds open. The run is gone when its process is, or
+when the pipe ends; a fork of the run may keep the pipe open, so both are watched. As a subreaper this process
+inherits orphans, so no descendant can slip away. Should this process itself be killed, the kernel kills the command.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 3.0
 
@@ -46,33 +48,47 @@ def reap() -> None:
 def end_descendants(grace_seconds: float) -> None:
     """SIGTERM, then SIGKILL after the grace, until no descendant is left."""
     deadline = time.monotonic() + grace_seconds
-    number = signal.SIGTERM if grace_seconds else signal.SIGKILL
+    asked: set[int] = set()
     while pids := descendants(os.getpid()):
-        for pid in pids:
+        kill = time.monotonic() >= deadline
+        for pid in pids if kill else set(pids) - asked:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+        asked.update(pids)
         reap()
         time.sleep(0.02)
-        if time.monotonic() > deadline:
-            number = signal.SIGKILL
     reap()
 
 
 def main() -> int:
-    watched, command = int(sys.argv[1]), sys.argv[2:]
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    asked_to_end, asked_end_write = os.pipe()
-    signal.signal(signal.SIGTERM, lambda *_: os.write(asked_end_write, b"."))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    environment = {**os.environ, "TULU_SUPERVISOR_PID": str(os.getpid())}
-    child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    parent, watched, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    libc, this = ctypes.CDLL(None), os.getpid()
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    asked_to_end, ask = os.pipe()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.write(ask, b"."))
+    run = os.pidfd_open(parent)
+    if os.getppid() != parent:
+        return 128 + signal.SIGTERM
+
+    def die_with_supervisor() -> None:  # in the child; safe, because this process has one thread
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != this:
+            os._exit(1)
+
+    environment = {**os.environ, "TULU_SUPERVISOR_PID": str(this)}
+    try:
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_supervisor)
+    except OSError as error:
+        sys.stderr.write(f"cannot start: {error}\n")
+        return 127
     ended = os.pidfd_open(child.pid)
     poller = select.poll()
-    for descriptor in (watched, asked_to_end, ended):
+    for descriptor in (run, watched, asked_to_end, ended):
         poller.register(descriptor, select.POLLIN | select.POLLHUP)
     ready = {descriptor for descriptor, _ in poller.poll()}
-    if watched in ready or asked_to_end in ready:
-        end_descendants(0.0 if watched in ready else GRACE_SECONDS)
+    if ended not in ready:
+        end_descendants(GRACE_SECONDS if ready == {asked_to_end} else 0.0)
         return 128 + signal.SIGTERM
     code = child.wait()
     end_descendants(0.0)

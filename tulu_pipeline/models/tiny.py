@@ -200,8 +200,8 @@ FAMILY = Family(
         # With initializer_range 0.02, the usual one, so small a model learns far slower.
         _model(
             "tiny",
-            parameters=344_544,
-            vocabulary=1280,
+            parameters=350_688,
+            vocabulary=1344,
             hidden=96,
             layers=2,
             heads=3,

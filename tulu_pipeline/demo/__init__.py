@@ -1,0 +1,1 @@
+"""The raw files of the experiment `demo`: made here, in the formats of the originals."""

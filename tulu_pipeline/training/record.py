@@ -61,7 +61,7 @@ class Recorder:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(_line(record) for record in kept))
         temporary.replace(path)
-        self._lines = path.open("a")
+        self._lines = path.open("a", buffering=1)  # a line at a time: what is recorded is there after a kill
         self._events = EventFileWriter(str(folder / TENSORBOARD_FOLDER))
         if done_steps:
             # TensorBoard then forgets what an interrupted run wrote beyond the state it is resumed from.

@@ -210,6 +210,8 @@ def _export(engine: Any, job: TrainingJob, rank: int, tokenizer: Any, pad_is_new
             pad_token_id=tokenizer.pad_token_id,
         )
         model.save_pretrained(job.out, state_dict=state)
+        for path in job.out.glob("*.safetensors"):
+            path.chmod(0o644)  # they are written for the owner alone
         if pad_is_new:
             tokenizer.save_pretrained(job.out)
         else:

@@ -20,6 +20,7 @@ from prefect.transactions import get_transaction
 from prefect_view import FlowRunView, message
 from toy_graph import ToyParams, Workshop
 
+from flows.private_server import private_server
 from tasks import prefect_task
 from tasks.prefect_task import ProgressArtifacts, ensure_limits, forward_logs, prefect_submit, send_what_waits
 from tulu_pipeline.artifacts.artifact import Artifact
@@ -421,3 +422,14 @@ def test_the_done_callback_of_a_future_comes_after_failures_and_crashes_too(pref
         return called
 
     assert toy() == [True, True, True]
+
+
+def test_a_slot_that_is_held_is_known_after_the_server_was_replaced(prefect_server: str) -> None:
+    """Else nobody could ever free it: Prefect's default keeps holders in memory."""
+    limits = {"name": "tag:outlives", "limit": 1}
+    httpx.post(f"{prefect_server}/v2/concurrency_limits/", json=limits, timeout=30).raise_for_status()
+    take = {"names": ["tag:outlives"], "slots": 1, "mode": "concurrency", "lease_duration": 60}
+    taken = httpx.post(f"{prefect_server}/v2/concurrency_limits/increment-with-lease", json=take, timeout=30).json()
+    with private_server() as other:
+        renew = f"{other}/v2/concurrency_limits/leases/{taken['lease_id']}/renew"
+        assert httpx.post(renew, json={"lease_duration": 60}, timeout=30).is_success

@@ -26,7 +26,7 @@ def run_download(job: Job[DownloadParams], ctx: RunContext) -> Metrics:
         def report(done: int, total: int | None, note: str = note) -> None:
             ctx.progress(job.name, done, total, "B", note)
 
-        fetch(source, name, job.out, ctx.settings, report)
+        fetch(source, name, job.out, ctx.settings, report, wanted=job.pinned.get(name), keep=job.work)
     files: list[Any] = [path for path in job.out.rglob("*") if path.is_file()]
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 

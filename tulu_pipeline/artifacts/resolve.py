@@ -6,19 +6,23 @@ source was last resolved to. It belongs in version control.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tulu_pipeline.artifacts.source import LocalFile, Source, TrackedFile
 from tulu_pipeline.errors import BadInput
+
+_SETTLED_SECONDS = 2.0  # the coarsest clock of a usual file system
 
 
 class SourcesLock:
@@ -29,7 +33,7 @@ class SourcesLock:
         self._read: dict[str, str] | None = None
 
     def get(self, address: str) -> str | None:
-        """The remembered sha256.
+        """The remembered sha256, as it was when this was first asked for anything.
 
         Raises:
             BadInput: the file is broken.
@@ -39,13 +43,25 @@ class SourcesLock:
         return self._read.get(address)
 
     def set(self, address: str, sha256: str) -> None:
-        """Remember a hash; other entries stay."""
+        """Remember a hash; other entries stay.
+
+        Raises:
+            BadInput: the file is broken; it is left as it is.
+        """
+        self._change(address, sha256, replace=True)
+
+    def trust(self, address: str, sha256: str) -> str:
+        """Remember a hash unless another was there before; returns the one that counts."""
+        return self._change(address, sha256, replace=False)
+
+    def _change(self, address: str, sha256: str, *, replace: bool) -> str:
         with self._exclusive():
-            entries = self._load() | {address: sha256}
-            temporary = self.path.with_name(f".tmp-{uuid.uuid4().hex}")
-            temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
-            temporary.replace(self.path)
+            entries = self._load()
+            if replace or address not in entries:
+                entries[address] = sha256
+                write_whole(self.path, json.dumps(entries, indent=1, sort_keys=True) + "\n")
             self._read = entries
+            return entries[address]
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -58,37 +74,37 @@ class SourcesLock:
             os.close(descriptor)
 
     def _load(self) -> dict[str, str]:
+        fix = "restore it from version control, or remove it"
         try:
             entries = json.loads(self.path.read_text())
         except FileNotFoundError:
             return {}
-        except json.JSONDecodeError as error:
-            raise BadInput(
-                f"broken JSON: {error.msg}",
-                f"{self.path}:{error.lineno}",
-                "restore it from version control, or remove it",
-            ) from error
-        return dict(entries)
+        except ValueError as error:
+            line = getattr(error, "lineno", 1)
+            raise BadInput(f"broken JSON: {error}", f"{self.path}:{line}", fix) from error
+        if not isinstance(entries, dict) or not all(isinstance(sha256, str) for sha256 in entries.values()):
+            raise BadInput("not an object of addresses and hashes", str(self.path), fix)
+        return entries
 
 
 class Resolver:
-    """Descriptors of sources for one plan.
+    """Descriptors of sources for one plan, which sees one state of each.
 
     Args:
         lock: the hashes trusted so far.
-        memory: file that remembers the hash of a local file by inode, modification time and size; None for none.
+        memory: file that remembers the hash of a local file while nothing about the file changes; None for none.
     """
 
     def __init__(self, lock: SourcesLock, memory: Path | None = None) -> None:
         self.lock = lock
+        self._known: dict[Source, dict[str, Any] | None] = {}
         self._memory_path = memory
-        self._memory: dict[str, str] = {}
+        self._memory: dict[str, dict[str, Any]] = {}
         self._memory_changed = False
-        if memory is not None and memory.exists():
-            try:
-                self._memory = json.loads(memory.read_text())
-            except json.JSONDecodeError:
-                self._memory = {}  # a cache: hashing again is all that is lost
+        if memory is not None:
+            with contextlib.suppress(OSError, ValueError):  # a cache: hashing again is all that is lost
+                entries = json.loads(memory.read_text())
+                self._memory = entries if isinstance(entries, dict) else {}
 
     def descriptor(self, source: Source) -> dict[str, Any] | None:
         """What of `source` enters a key; None for a moving source that was never resolved.
@@ -96,6 +112,18 @@ class Resolver:
         Raises:
             BadInput: a local file that is not there and that nothing makes.
         """
+        if source not in self._known:
+            self._known[source] = self._describe(source)
+        return self._known[source]
+
+    def remember(self) -> None:
+        """Keep the hashes of local files for the next plan."""
+        if self._memory_path is not None and self._memory_changed:
+            with contextlib.suppress(OSError):
+                self._memory_path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self._memory_path, json.dumps(self._memory, indent=1) + "\n")
+
+    def _describe(self, source: Source) -> dict[str, Any] | None:
         if isinstance(source, LocalFile):
             return {"sha256": self._local_hash(source)}
         if isinstance(source, TrackedFile):
@@ -103,30 +131,54 @@ class Resolver:
             return None if sha256 is None else {"sha256": sha256}
         return source.descriptor()
 
-    def remember(self) -> None:
-        """Keep the hashes of local files for the next plan."""
-        if self._memory_path is not None and self._memory_changed:
-            self._memory_path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._memory_path.with_name(f".tmp-{uuid.uuid4().hex}")
-            temporary.write_text(json.dumps(self._memory))
-            temporary.replace(self._memory_path)
-
     def _local_hash(self, source: LocalFile) -> str:
         path = Path(source.path)
         if not path.exists() and source.maker:
             make_local(source)
+        where = str(path.absolute())
         try:
-            status = path.stat()
-        except OSError as error:
-            raise BadInput(f"local source `{path}` is not there", str(path.absolute()), "put the file there") from error
-        if path.is_dir():
-            raise BadInput(f"local source `{path}` is a folder", str(path.absolute()), "name its files one by one")
-        fact = f"{path.absolute()}:{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
-        if fact not in self._memory:
             with open(path, "rb") as file:
-                self._memory[fact] = hashlib.file_digest(file, "sha256").hexdigest()
+                facts = _facts(file)
+                known = self._memory.get(where)
+                if isinstance(known, dict) and known.items() >= facts.items():
+                    return str(known["sha256"])
+                now_ns = time.time_ns()
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except IsADirectoryError as error:
+            raise BadInput(f"local source `{path}` is a folder", where, "name its files one by one") from error
+        except FileNotFoundError as error:
+            raise BadInput(f"local source `{path}` is not there", where, "put the file there") from error
+        except OSError as error:
+            raise BadInput(f"local source `{path}` cannot be read: {error.strerror}", where, "mend that") from error
+        # A file written this very moment may be written again without its times showing it.
+        if now_ns - max(facts["modified_ns"], facts["changed_ns"]) > _SETTLED_SECONDS * 1e9:
+            self._memory[where] = {**facts, "sha256": sha256}
             self._memory_changed = True
-        return self._memory[fact]
+        return sha256
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Create or replace a file in one step."""
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "x") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _facts(file: BinaryIO) -> dict[str, int]:
+    """What changes whenever the bytes of a file may have changed."""
+    status = os.fstat(file.fileno())
+    return {
+        "inode": status.st_ino,
+        "modified_ns": status.st_mtime_ns,
+        "changed_ns": status.st_ctime_ns,
+        "bytes": status.st_size,
+    }
 
 
 def make_local(source: LocalFile) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from flows.terminal import above, open_console, print_error, print_json, print_result, print_rows, show_logs
 from tulu_pipeline.errors import BadInput, TuluError
 
 if TYPE_CHECKING:
@@ -27,9 +25,6 @@ app = App(
 )
 
 AsJson = Annotated[bool, Parameter(name="--json")]
-
-_PIPE_COLUMNS = 160
-_debug = False
 
 
 @app.command(name="list")
@@ -65,9 +60,9 @@ def list_(kind: str, *, as_json: AsJson = False) -> None:
         raise unknown_name("kind", kind, kinds)
     rows = kinds[kind]()
     if as_json:
-        _print_json([{"name": name, "title": title, "more": more} for name, title, more in rows])
+        print_json([{"name": name, "title": title, "more": more} for name, title, more in rows])
     else:
-        _print_rows(rows)
+        print_rows(rows)
 
 
 @app.command
@@ -93,7 +88,7 @@ def show(name: str) -> None:
             value = find(name)
         except NotFound:
             continue
-        _print_json({key: _shown(item, to_plain) for key, item in catalog.describe(value).items()})
+        print_json({key: _shown(item, to_plain) for key, item in catalog.describe(value).items()})
         return
     known = [*catalog.DATASETS.names(), *catalog.BENCHMARKS.names(), *catalog.EXPERIMENTS.names()]
     raise unknown_name("dataset, mixture, model, benchmark or experiment", name, known)
@@ -122,12 +117,11 @@ def plan(
     from flows.plan_view import plan_json, print_plan
     from flows.session import Request, prepare
 
-    with _log_lines():
-        session = prepare(Request(experiment=experiment, until=until, only=only, refresh=refresh, store=store))
+    session = prepare(Request(experiment=experiment, until=until, only=only, refresh=refresh, store=store))
     if as_json:
-        _print_json(plan_json(session))
+        print_json(plan_json(session))
     else:
-        print_plan(session, _console())
+        print_plan(session, open_console())
 
 
 @app.command
@@ -176,17 +170,16 @@ def run(
         max_usd=max_usd,
         update_sources=update_sources,
     )
-    with _log_lines():
-        session = prepare(request)
-        if session.plan.count()[Status.HIT] == len(session.plan.nodes):
-            result = _nothing_to_do(session)
-        else:
-            result = _carry_out(session, runner)
-            session = prepare(dataclasses.replace(request, refresh=(), update_sources=False))
-    if as_json:
-        _print_json(result.to_json())
+    session = prepare(request)
+    if session.plan.count()[Status.HIT] == len(session.plan.nodes):
+        result = _nothing_to_do(session)
     else:
-        _print_result(session, result)
+        result = _carry_out(session, runner)
+        session = prepare(dataclasses.replace(request, refresh=(), update_sources=False))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_result(session, result)
     if result.failed:
         sys.exit(1)
 
@@ -204,8 +197,7 @@ def why(artifact: str, *, experiment: str = "demo", refresh: tuple[str, ...] = (
     from flows.session import Request, prepare
     from tulu_pipeline.artifacts.explain import Explainer
 
-    with _log_lines():
-        session = prepare(Request(experiment=experiment, refresh=refresh, store=store))
+    session = prepare(Request(experiment=experiment, refresh=refresh, store=store))
     explainer = Explainer(session.plan, session.store, session.experiment.name)
     for name in _names(session, artifact):
         print(f"{name} {session.plan.nodes[name].status}")
@@ -224,8 +216,7 @@ def path(artifact: str, *, experiment: str = "demo", store: str | None = None) -
     """
     from flows.session import Request, prepare
 
-    with _log_lines():
-        session = prepare(Request(experiment=experiment, store=store))
+    session = prepare(Request(experiment=experiment, store=store))
     for name in _names(session, artifact):
         node = session.plan.nodes[name]
         if node.manifest is None or node.digest is None:
@@ -255,10 +246,10 @@ def verify(*, store: str | None = None, as_json: AsJson = False) -> None:
         except Tampered as error:
             bad.append({"name": manifest.name, "what": error.what, "where": error.where, "fix": error.fix})
     if as_json:
-        _print_json({"good": good, "bad": bad})
+        print_json({"good": good, "bad": bad})
     else:
         for entry in bad:
-            _print_error(TuluError(f"{entry['name']}: {entry['what']}", entry["where"], entry["fix"]))
+            print_error(TuluError(f"{entry['name']}: {entry['what']}", entry["where"], entry["fix"]))
         print(f"{good} artifacts are as published, {len(bad)} are not")
     if bad:
         sys.exit(1)
@@ -290,20 +281,20 @@ def versions(*, accept: bool = False) -> None:
 
 def main() -> None:
     """Run the command; errors print what, where and fix, and set the exit code."""
-    global _debug
     words = sys.argv[1:]
-    _debug = "--debug" in words
+    debug = "--debug" in words
+    show_logs(debug=debug)
     try:
         app([word for word in words if word != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _print_error(
+        print_error(
             BadInput(_first_line(error), f"tulu {' '.join(words)}", "see `tulu --help`, or `tulu COMMAND --help`")
         )
         sys.exit(BadInput.exit_code)
     except TuluError as error:
-        if _debug:
+        if debug:
             raise
-        _print_error(error)
+        print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
@@ -318,8 +309,7 @@ def _carry_out(session: Session, runner: str) -> RunResult:
     from flows.session import run_session
     from tulu_pipeline.artifacts.run import local_threads
 
-    with Bars(_console(stderr=True)) as bars:
-        _log_to(bars.console)
+    with Bars(open_console(stderr=True)) as bars, above(bars.console):
         if runner == "local":
             session.ctx = dataclasses.replace(session.ctx, progress=bars)
             with local_threads() as submit:
@@ -338,52 +328,13 @@ def _nothing_to_do(session: Session) -> RunResult:
     return RunResult(hit=len(session.plan.nodes))
 
 
-def _print_result(session: Session, result: RunResult) -> None:
-    from flows.plan_view import print_tables
-
-    print_tables(session, _console())
-    made = f"{len(result.executed)} made, {result.hit} there before"
-    if result.found:
-        made += f", {len(result.found)} made by another process"
-    print(f"{session.experiment.name}: {made}, {len(result.failed)} failed, {result.seconds:.1f} s")
-    for failure in result.failed:
-        error = failure.error
-        _print_error(TuluError(f"{failure.name}: {error.what}", error.where, error.fix))
-    if result.blocked:
-        blocked = ", ".join(result.blocked[:5]) + (" …" if len(result.blocked) > 5 else "")
-        print(f"not tried because of that: {blocked}", file=sys.stderr)
-
-
 def _names(session: Session, artifact: str) -> list[str]:
     from flows.select import select
 
     return [found.name for found in select(session.graph, artifact)]
 
 
-def _print_error(error: TuluError) -> None:
-    console = _console(stderr=True)
-    console.print(f"error: {error.what}", style="red", markup=False, highlight=False)
-    if error.where:
-        console.print(f"where: {error.where}", markup=False, highlight=False)
-    if error.fix:
-        console.print(f"  fix: {error.fix}", style="green", markup=False, highlight=False)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
-
-
-def _print_rows(rows: list[tuple[str, ...]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    _console().print(table)
-
-
-def _shown(item: object, to_plain: Any) -> object:
+def _shown(item: object, to_plain: Callable[[object], object]) -> object:
     try:
         return to_plain(item)
     except TuluError:
@@ -392,26 +343,3 @@ def _shown(item: object, to_plain: Any) -> object:
 
 def _first_line(error: CycloptsError) -> str:
     return str(error).strip().splitlines()[0]
-
-
-def _console(*, stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, soft_wrap=stderr)
-    if not console.is_terminal:
-        console.width = _PIPE_COLUMNS
-    return console
-
-
-@contextmanager
-def _log_lines() -> Iterator[None]:
-    """Log lines go to stderr while the body runs."""
-    _log_to(_console(stderr=True))
-    yield
-
-
-def _log_to(console: Any) -> None:
-    from flows.progress import ConsoleHandler
-    from tulu_pipeline.logs import configure
-
-    configure(logging.DEBUG if _debug else logging.INFO, ConsoleHandler(console))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -78,19 +76,6 @@ class Bars:
         self._said.pop(name, None)
         if name in self._bars:
             self._progress.remove_task(self._bars.pop(name))
-
-
-class ConsoleHandler(logging.Handler):
-    """Log lines above the bars, on stderr."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self.console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record; warnings and errors in color."""
-        style: Any = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "dim")
-        self.console.print(self.format(record), style=style, markup=False, highlight=False)
 
 
 def _speed(rate: float, unit: str) -> str:

@@ -29,7 +29,7 @@ def test_an_unknown_experiment_says_what_where_and_how_to_go_on(tmp_path: Path) 
     ("words", "what"),
     [
         (("run", "demo", "--runner", "airflow"), "no runner `airflow`"),
-        (("run", "demo", "--profile", "dgx"), "no profile `dgx`"),
+        (("run", "demo", "--profile", "dgx"), "no profile named `dgx`"),
         (("run", "demo", "--max-usd", "lots"), "`lots` is no amount of money"),
         (("run", "demo", "--until", "tokenise"), "no stage or artifact named `tokenise`"),
         (("plan", "mine.py"), "no file `mine.py`"),
@@ -50,7 +50,7 @@ def test_a_users_file_with_a_syntax_error_names_its_line(tmp_path: Path) -> None
     (tmp_path / "mine.py").write_text("EXPERIMENT = (\n")
     done = tulu("plan", "mine.py", cwd=tmp_path)
     assert done.returncode == 2
-    assert "mine.py:1" in done.stderr
+    assert "mine.py, line 1" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["datasets", "mixtures", "models", "benchmarks", "experiments", "stages"])

@@ -4,6 +4,8 @@ Versions are bumped by hand, because only a person knows whether a change change
 keeps, for each (stage, objects), the fingerprint of the first-party code they reach. Where the fingerprint moved and
 the version did not, `plan` says drift, and a test fails until the version is bumped or the lock is written anew,
 which says "same bytes".
+
+Code is reached by an import, wherever it stands, or by a string that is a module's name: so are children started.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tulu_pipeline.artifacts.artifact import Artifact
+from tulu_pipeline.artifacts.source import Builtin
 from tulu_pipeline.errors import BadInput
 
 _PACKAGES = ("tulu_pipeline", "tasks")
@@ -31,52 +35,68 @@ _FRAMEWORK = (
     "tulu_pipeline.specs",
 )
 _ROOT = Path(__file__).resolve().parents[2]
+_ENTRY_FIELDS = frozenset({"versions", "fingerprint", "files"})
 
 
 class VersionsLock:
-    """The committed file of fingerprints.
+    """The committed file of fingerprints, and the code as it is when first asked about.
 
     Args:
         path: JSON: unit to {"versions", "fingerprint", "files": {path: sha256 of the raw bytes}}.
+
+    Raises:
+        BadInput: the file is broken.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.units: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-        except json.JSONDecodeError as error:
-            raise BadInput(
-                f"broken JSON: {error.msg}", f"{path}:{error.lineno}", "run `tulu versions --accept`"
-            ) from error
+        self.units: dict[str, dict[str, Any]] = _load(path)
+        self._drifts: dict[tuple[str, str], str] = {}
+        self._raw: dict[str, str] = {}
 
     def drift(self, artifact: Artifact) -> str:
         """Why the code behind `artifact` is not what the lock knows; "" when it is."""
+        asked = (unit_of(artifact), json.dumps(versions_of(artifact)))
+        if asked not in self._drifts:
+            self._drifts[asked] = self._drift(artifact)
+        return self._drifts[asked]
+
+    def accept(self, artifacts: Iterable[Artifact]) -> None:
+        """Write the lock for exactly these artifacts."""
+        self.units = {unit_of(artifact): _entry(artifact) for artifact in artifacts}
+        self._drifts.clear()
+        self._raw.clear()
+        self.path.write_text(json.dumps(self.units, indent=1, sort_keys=True) + "\n")
+
+    def _drift(self, artifact: Artifact) -> str:
         unit = unit_of(artifact)
         known = self.units.get(unit)
         if known is None:
             return f"{unit} is not in {self.path.name}"
         if known["versions"] != versions_of(artifact):
             return f"{unit}: versions {versions_of(artifact)}, the lock has {known['versions']}"
-        if all(_raw_hash(path) == sha256 for path, sha256 in known["files"].items()):
+        if all(self._raw_hash(path) == sha256 for path, sha256 in known["files"].items()):
             return ""
         if known["fingerprint"] == fingerprint(_modules(artifact)):
             return ""
         return f"{unit}: its code changed, its version did not"
 
-    def accept(self, artifacts: Iterable[Artifact]) -> None:
-        """Write the lock for exactly these artifacts."""
-        self.units = {unit_of(artifact): _entry(artifact) for artifact in artifacts}
-        self.path.write_text(json.dumps(self.units, indent=1, sort_keys=True) + "\n")
+    def _raw_hash(self, relative: str) -> str:
+        if relative not in self._raw:
+            self._raw[relative] = _raw_hash(_ROOT / relative)
+        return self._raw[relative]
 
 
 def unit_of(artifact: Artifact) -> str:
     """What the lock calls the code behind an artifact: `normalize + dataset alpaca`."""
-    return " + ".join([artifact.stage.name, *(ref.name for ref in artifact.objects)])
+    names = [ref.name for ref in artifact.objects] + [source.function for source in _builtins(artifact)]
+    return " + ".join([artifact.stage.name, *names])
 
 
 def versions_of(artifact: Artifact) -> dict[str, int]:
     """Hand-kept versions that enter the artifact's key."""
-    return {"stage": artifact.stage.version} | {ref.name: ref.version for ref in artifact.objects}
+    objects = {ref.name: ref.version for ref in artifact.objects}
+    return {"stage": artifact.stage.version} | objects | {made.function: made.version for made in _builtins(artifact)}
 
 
 def is_users(module: str) -> bool:
@@ -85,88 +105,139 @@ def is_users(module: str) -> bool:
 
 
 def fingerprint(modules: Iterable[str]) -> str:
-    """sha256 over the code the modules reach: syntax trees without comments and docstrings."""
+    """sha256 over the code the modules reach: syntax trees without comments and docstrings.
+
+    The same in every version of Python, and wherever a user's files lie.
+
+    Raises:
+        BadInput: a file is not there or does not parse.
+    """
     digest = hashlib.sha256()
-    for path in sorted(_closure(modules)):
-        digest.update(f"{_relative(path)}\0{_code(path)}\0".encode())
+    for name, code in sorted((_name(path), _read(path).code) for path in _closure(modules)):
+        digest.update(f"{name}\0{code}\0".encode())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """A file as the fingerprint sees it: its tree as text, and what it may import."""
+
+    code: str
+    names: tuple[str, ...]
+
+
+def _load(path: Path) -> dict[str, dict[str, Any]]:
+    fix = "run `tulu versions --accept`"
+    try:
+        units = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BadInput(f"broken JSON: {error}", f"{path}:{getattr(error, 'lineno', 1)}", fix) from error
+    entries = units.values() if isinstance(units, dict) else [None]
+    if not all(isinstance(entry, dict) and entry.keys() >= _ENTRY_FIELDS for entry in entries):
+        raise BadInput("not a lock of versions", str(path), fix)
+    return dict(units)
 
 
 def _entry(artifact: Artifact) -> dict[str, Any]:
     modules = _modules(artifact)
-    files = {_relative(path): _raw_hash(_relative(path)) for path in sorted(_closure(modules))}
+    files = {_name(path): _raw_hash(path) for path in sorted(_closure(modules))}
     return {"versions": versions_of(artifact), "fingerprint": fingerprint(modules), "files": files}
 
 
-def _modules(artifact: Artifact) -> tuple[str, ...]:
-    return (artifact.stage.run.__module__, *(ref.module for ref in artifact.objects if not is_users(ref.module)))
+def _modules(artifact: Artifact) -> list[str]:
+    objects = [ref.module for ref in artifact.objects if not is_users(ref.module)]
+    builtins = [source.function.partition(":")[0] for source in _builtins(artifact)]
+    return [artifact.stage.run.__module__, *objects, *builtins]
+
+
+def _builtins(artifact: Artifact) -> list[Builtin]:
+    found = {source.function: source for source in artifact.sources.values() if isinstance(source, Builtin)}
+    return [found[function] for function in sorted(found)]
 
 
 def _closure(modules: Iterable[str]) -> set[Path]:
-    """Files of the modules and of the first-party modules they import, the framework left out."""
+    """Files of the modules and of the modules they reach, the framework and other projects left out."""
     found: set[Path] = set()
-    queue = list(modules)
+    queue = [path for module in modules if (path := _file(module, None)) is not None]
     while queue:
-        path = _file(queue.pop())
-        if path is not None and path not in found:
+        path = queue.pop()
+        if path not in found:
             found.add(path)
-            queue.extend(_imports(path))
+            beside = None if _is_ours(path) else path.parent
+            queue.extend(file for name in _read(path).names if (file := _file(name, beside)) is not None)
     return found
 
 
-@cache
-def _file(module: str) -> Path | None:
+def _file(module: str, beside: Path | None) -> Path | None:
+    """The file of a module; `beside` is the folder where a user's file finds its neighbors."""
     if is_users(module):
         return Path(module).resolve()
-    if module.startswith(_FRAMEWORK) or module.partition(".")[0] not in _PACKAGES or "." not in module:
+    place = module.replace(".", "/")
+    if module.partition(".")[0] not in _PACKAGES:
+        neighbor = None if beside is None else beside / f"{place}.py"
+        return neighbor if neighbor is not None and neighbor.is_file() else None
+    if "." not in module or any(module == name or module.startswith(f"{name}.") for name in _FRAMEWORK):
         return None
-    path = _ROOT.joinpath(*module.split("."))
-    if path.with_suffix(".py").exists():
-        return path.with_suffix(".py")
-    package = path / "__init__.py"
-    return package if package.exists() else None
+    candidates = (_ROOT / f"{place}.py", _ROOT / place / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
 
 
-@cache
-def _imports(path: Path) -> tuple[str, ...]:
-    found: list[str] = []
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            found.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
-            found.extend(f"{node.module}.{alias.name}" for alias in node.names)
-    return tuple(found)
+def _read(path: Path) -> _Module:
+    try:
+        return _parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BadInput(f"cannot read code: {error.strerror}", str(path), "check the path") from error
+    except SyntaxError as error:
+        raise BadInput(f"syntax error: {error.msg}", f"{path}:{error.lineno}", "mend the file") from error
+    except ValueError as error:
+        raise BadInput(f"no Python: {error}", str(path), "mend the file") from error
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
-
-
-@cache
-def _code(path: Path) -> str:
-    """The syntax tree as text, without docstrings."""
-    tree = ast.parse(path.read_text(), str(path))
+@lru_cache(maxsize=1024)
+def _parse(source: bytes, where: str) -> _Module:
+    tree = ast.parse(source, where)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return ast.dump(tree)
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[isinstance(first.value.value, str) :]
+    return _Module(repr(_shape(tree)), tuple(_names(tree)))
 
 
-@cache
-def _raw_hash(relative: str) -> str:
+def _shape(node: object) -> object:
+    """A tree without empty fields: later versions of Python add some."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if name != "kind"]
+        return type(node).__name__, [(name, value) for name, value in fields if value not in (None, [])]
+    return [_shape(item) for item in node] if isinstance(node, list) else ascii(node) if node is not None else None
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    """Names of modules that the code imports, or says."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.partition(":")[0]
+            if name.partition(".")[0] in _PACKAGES and name.replace(".", "").isidentifier():
+                yield name
+
+
+def _is_ours(path: Path) -> bool:
+    return any(path.is_relative_to(_ROOT / package) for package in _PACKAGES)
+
+
+def _raw_hash(path: Path) -> str:
     try:
-        return hashlib.sha256((_ROOT / relative).read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         return ""
 
 
-def _relative(path: Path) -> str:
-    return path.relative_to(_ROOT).as_posix() if path.is_relative_to(_ROOT) else path.name
+def _name(path: Path) -> str:
+    return path.relative_to(_ROOT).as_posix() if _is_ours(path) else path.name

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.manifest import Manifest
-from tulu_pipeline.artifacts.plan import Node, Plan, Status
+from tulu_pipeline.artifacts.plan import Node, Plan, Status, identity
 from tulu_pipeline.artifacts.store import Store
+
+_GONE = "its earlier build is not in this store any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,45 +68,73 @@ class Explainer:
             return
         last = self._store.ref(self._experiment, name)
         if last is None:
-            yield Reason("NEW", "never made in this store under this name")
+            yield from self._unknown(node)
             return
         found = False
-        if node.status is Status.MISS:
-            for reason in self._differences(node, last):
-                found = True
-                yield reason
-        else:
-            for waited in node.waits_for:
-                found = True
-                yield self._waits(waited)
+        for reason in self._reasons_since(last, node):
+            found = True
+            yield reason
         if not found:
-            yield Reason("NEW", "its earlier build is not in this store any more")
+            yield Reason("NEW", _GONE)
 
-    def _waits(self, name: str) -> Reason:
-        if name not in self._plan.nodes:
-            return Reason("SOURCE", f"{name.removeprefix('source ')} was never resolved: run with --update-sources")
-        return Reason("INPUT", f"{name} is stale", self.reasons(name))
+    def _unknown(self, node: Node) -> Iterator[Reason]:
+        if node.unresolved:
+            yield from map(_unresolved, node.unresolved)
+        elif self._store.ref_payload(self._experiment, node.artifact.name):
+            yield Reason("NEW", _GONE)
+        else:
+            yield Reason("NEW", "never made in this store under this name")
 
-    def _differences(self, node: Node, last: Manifest) -> Iterator[Reason]:
-        new, old = node.identity, last.identity
-        if new["stage_version"] != old["stage_version"]:
-            yield Reason("VERSION", f"stage {new['stage']} {old['stage_version']} → {new['stage_version']}")
-        for name, before, after in _changes(old["objects"], new["objects"]):
-            yield Reason("VERSION", f"{name} {before} → {after}")
-        for name, before, after in _changes(old.get("code", {}), new.get("code", {})):
-            yield Reason("CODE", f"{name} {before[:8]} → {after[:8]}")
-        for name, before, after in _changes(_flat(old["params"]), _flat(new["params"])):
-            yield Reason("PARAM", f"{name} {before} → {after}")
-        for name, before, after in _changes(_flat(old["sources"]), _flat(new["sources"])):
-            yield Reason("SOURCE", f"{name} {_short(before)} → {_short(after)}")
-        for name, before, after in _changes(old["env"], new["env"]):
-            yield Reason("ENV", f"{name} {before} → {after}")
-        for name, before, after in _changes(old["inputs"], new["inputs"]):
-            source = node.artifact.inputs.get(name)
+    def _reasons_since(self, last: Manifest, node: Node) -> Iterator[Reason]:
+        if node.status is Status.MISS:
+            yield from self._differences(node.identity, last, node.artifact)
+            return
+        own = identity(node.artifact, {}, {})
+        yield from _own_changes(last.identity | {"sources": {}}, own)
+        yield from map(_unresolved, node.unresolved)
+        for waited in node.waits_for:
+            if waited in self._plan.nodes:
+                yield Reason("INPUT", f"{waited} is stale", self.reasons(waited))
+
+    def _differences(self, new: dict[str, Any], last: Manifest, artifact: Artifact) -> Iterator[Reason]:
+        yield from _own_changes(last.identity, new)
+        for name, before, after in _changes(last.identity["inputs"], new["inputs"]):
+            source = artifact.inputs.get(name)
             called = source.name if source is not None else name
-            yield Reason("INPUT", f"{called} {_short(before)} → {_short(after)}")
-        if old.get("attempt") != new.get("attempt"):
-            yield Reason("FORCED", f"attempt {old.get('attempt', 0)} → {new.get('attempt', 0)}")
+            because = self._since_then(source, last.inputs.get(name)) if source is not None else ()
+            yield Reason("INPUT", f"{called} {_short(before)} → {_short(after)}", because)
+
+    def _since_then(self, source: Artifact, key: str | None) -> tuple[Reason, ...]:
+        """What changed in an input that is there now since the build of it that was read last time."""
+        now = self._plan.nodes[source.name].manifest
+        then = self._store.manifest(source.stage.name, key) if key is not None else None
+        if now is None or then is None:
+            return ()
+        return tuple(self._differences(now.identity, then, source))
+
+
+def _unresolved(source: str) -> Reason:
+    return Reason("SOURCE", f"{source} was never resolved: run with --update-sources")
+
+
+def _own_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Reason]:
+    """What differs in an artifact itself: everything of its identity but its inputs."""
+    if new["schema"] != old["schema"]:
+        yield Reason("VERSION", f"keys {old['schema']} → {new['schema']}")
+    if new["stage_version"] != old["stage_version"]:
+        yield Reason("VERSION", f"stage {new['stage']} {old['stage_version']} → {new['stage_version']}")
+    for name, before, after in _changes(old["objects"], new["objects"]):
+        yield Reason("VERSION", f"{name} {before} → {after}")
+    for name, before, after in _changes(old.get("code", {}), new.get("code", {})):
+        yield Reason("CODE", f"{name} {before[:8]} → {after[:8]}")
+    for name, before, after in _changes(_flat(old["params"]), _flat(new["params"])):
+        yield Reason("PARAM", f"{name} {before} → {after}")
+    for name, before, after in _changes(_flat(old["sources"]), _flat(new["sources"])):
+        yield Reason("SOURCE", f"{name} {_short(before)} → {_short(after)}")
+    for name, before, after in _changes(old["env"], new["env"]):
+        yield Reason("ENV", f"{name} {before} → {after}")
+    if new.get("attempt") != old.get("attempt"):
+        yield Reason("FORCED", f"attempt {old.get('attempt', 0)} → {new.get('attempt', 0)}")
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -113,7 +144,9 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, st
 
 
 def _text(values: dict[str, Any], name: str) -> str:
-    return "absent" if name not in values else str(values[name])
+    if name not in values:
+        return "absent"
+    return "missing" if values[name] is None else str(values[name])
 
 
 def _short(text: str) -> str:

@@ -211,14 +211,9 @@ class Store:
 
     def ref(self, experiment: str, name: str) -> Manifest | None:
         """The artifact a readable name last pointed at; None where it is not published any more."""
-        path = _ref(experiment, name)
-        if self.storage.local is None:
-            target = (self.storage.read(path) or b"").decode()
-        else:
-            target = _link_target(f"{self.url}/{path}")
-        if not target:
+        payload = self.ref_payload(experiment, name)
+        if not payload:
             return None
-        payload = target.removeprefix("../../")
         _, stage, folder = payload.split("/")
         short = folder.partition("-")[0]
         for file in self.storage.names(f"actions/{stage}/{short[:2]}"):
@@ -227,6 +222,13 @@ class Store:
                 if manifest is not None and manifest.payload == payload:
                     return manifest
         return None
+
+    def ref_payload(self, experiment: str, name: str) -> str:
+        """The payload that a readable name was last set to, whether it is still there or not; "" for none."""
+        path = _ref(experiment, name)
+        if self.storage.local is None:
+            return (self.storage.read(path) or b"").decode()
+        return _link_target(f"{self.url}/{path}").removeprefix("../../")
 
     def _list(self, manifest: Manifest) -> Iterable[FileEntry]:
         """Its output files as they are now, where they are stored."""

@@ -1,0 +1,221 @@
+"""Real DeepSpeed, two gloo ranks, through its launcher, with no compiler in reach."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.processes import kill_once, left_behind
+
+from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.chat.encode import Encoded, encode_many, id_type
+from tulu_pipeline.chat.options import EncodeOptions
+from tulu_pipeline.chat.schema import Conversation, Message
+from tulu_pipeline.chat.shards import TokenWriter, open_tokens
+from tulu_pipeline.chat.tokenizer import load_tokenizer
+from tulu_pipeline.demo.arithmetic import problems
+from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.models import tiny
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.settings import read_settings
+from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training.batches import token_weights
+from tulu_pipeline.training.launch import finetune
+from tulu_pipeline.training.order import step_order
+from tulu_pipeline.training.record import StepRecord, read_steps
+from tulu_pipeline.training.schedule import learning_rate
+
+pytestmark = pytest.mark.timeout(300)
+
+STEPS, SAVED_EVERY, KILLED_AFTER = 60, 20, 33
+RECIPE = Recipe(learning_rate=2e-3, epochs=9.0, max_steps=STEPS, conversations_per_step=6, warmup_steps=5, dtype="fp32")
+PROFILE = Profile(ranks=2, micro_batch_conversations=2, checkpoint_every_steps=SAVED_EVERY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """PATH leads to an empty folder: no compiler, no ninja."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
+        # Ten processes import the same libraries: compile those once, whatever the environment says.
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("pycache")))
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny.write_model(folder, **dict(tiny.FAMILY.models[0].sources["model"].args))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    tokenizer = load_tokenizer(model)
+    conversations = [
+        Conversation("a", str(number), (Message("user", problem.question), Message("assistant", problem.working)))
+        for number, problem in enumerate(islice(problems(1), 40))
+    ]
+    with TokenWriter(folder, id_type(tokenizer.vocabulary_size), {}) as writer:
+        for encoded in encode_many(conversations, tokenizer, EncodeOptions()):
+            writer.write("", encoded)
+    return folder
+
+
+def train(folder: Path, model: Path, tokens: Path, profile: Profile, **changes: Any) -> dict[str, Any]:
+    """`finetune` into `folder`, in this process."""
+    return finetune(
+        name="finetune[tiny+a]",
+        recipe=replace(RECIPE, **changes),
+        tokens=[(tokens, 1)],
+        model=model,
+        out=folder / "out",
+        aux=folder / "out" / "aux",
+        work=folder / "work",
+        ctx=RunContext(profile=profile, settings=read_settings()),
+    )
+
+
+def start_training(folder: Path, model: Path, tokens: Path, profile: Profile) -> subprocess.Popen[str]:
+    """`train` in a process of its own, which can be killed."""
+    script = f"""
+import sys
+from pathlib import Path
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+from test_finetune import *
+train(Path({str(folder)!r}), Path({str(model)!r}), Path({str(tokens)!r}), {profile!r})
+"""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output").open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", script], stdout=output, stderr=output, env=dict(os.environ), text=True
+        )
+
+
+def steps_of(folder: Path) -> list[StepRecord]:
+    return list(read_steps(folder / "work" / "steps.jsonl"))
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["zero2", "zero3"])
+def killed_and_resumed(
+    request: pytest.FixtureRequest, model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[StepRecord], dict[str, Any]]:
+    """(folder, the steps recorded until the kill, metrics of the resumed training)."""
+    profile = replace(PROFILE, zero_stage=request.param)
+    folder = tmp_path_factory.mktemp("training")
+    kill_once(start_training(folder, model, tokens, profile), lambda: len(steps_of(folder)) >= KILLED_AFTER)
+    assert left_behind(folder) == []
+    before = steps_of(folder)
+    return folder, before, train(folder, model, tokens, profile)
+
+
+Resumed = tuple[Path, list[StepRecord], dict[str, Any]]
+
+
+def test_after_a_kill_the_losses_are_the_same_digit_for_digit(killed_and_resumed: Resumed) -> None:
+    folder, before, metrics = killed_and_resumed
+    after = steps_of(folder)
+    assert metrics["resumed_from_step"] in range(SAVED_EVERY, len(before))
+    assert len(before) > metrics["resumed_from_step"]
+    assert [step.step for step in after] == list(range(1, STEPS + 1))
+    assert [(step.loss, step.grad_norm) for step in after[: len(before)]] == [
+        (step.loss, step.grad_norm) for step in before
+    ]
+
+
+def test_the_losses_are_those_of_plain_torch(killed_and_resumed: Resumed, model: Path, tokens: Path) -> None:
+    losses, _ = plain_training(model, tokens)
+    assert [step.loss for step in steps_of(killed_and_resumed[0])] == pytest.approx(losses, rel=2e-3)
+    assert losses[-1] < losses[0] / 2, "nothing was learned, so nothing was compared"
+
+
+def test_the_checkpoint_is_what_plain_torch_trains(killed_and_resumed: Resumed, model: Path, tokens: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = killed_and_resumed[0] / "out"
+    _, wanted = plain_training(model, tokens)
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    assert found.keys() == wanted.keys()
+    start = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    for name in wanted:
+        moved = float((wanted[name] - start[name]).norm())
+        assert float((found[name] - wanted[name]).norm()) < 0.02 * moved, name
+    assert (
+        AutoTokenizer.from_pretrained(out)("12 apples").input_ids[0] == AutoTokenizer.from_pretrained(out).bos_token_id
+    )
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == 2
+
+
+def test_without_a_compiler_it_says_what_it_does_instead(killed_and_resumed: Resumed) -> None:
+    _, _, metrics = killed_and_resumed
+    assert any("nothing is compiled" in note for note in metrics["notes"])
+    assert not list(Path(os.environ["TORCH_EXTENSIONS_DIR"]).iterdir())
+
+
+def test_the_record_lies_beside_the_checkpoint(killed_and_resumed: Resumed) -> None:
+    folder, _, metrics = killed_and_resumed
+    aux = folder / "out" / "aux"
+    assert len((aux / "steps.jsonl").read_text().splitlines()) == STEPS == metrics["steps"]
+    assert list((aux / "tensorboard").glob("events.out.tfevents.*"))
+    assert "launch.py" in (aux / "train.log").read_text()
+    assert metrics["loss_last"] < metrics["loss_first"]
+    assert 0 <= metrics["padding_share"] < 0.5
+
+
+def test_a_rank_that_fails_ends_the_training_with_its_own_words(model: Path, tokens: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "tokens"
+    source = open_tokens(tokens)
+    broken.mkdir()
+    with TokenWriter(broken, np.uint16, {}) as writer:
+        for row in range(len(source)):
+            ids, mask = (array.copy() for array in source[row])
+            if row == 7:
+                ids[-1] = 60_000
+            writer.write("", Encoded(ids, mask, truncated=False))
+    with pytest.raises(StageFailed, match=r"rank [01] failed: IndexError: index out of range") as caught:
+        train(tmp_path, model, broken, PROFILE)
+    assert "train.log" in caught.value.where
+    assert left_behind(tmp_path) == []
+
+
+_plain: dict[str, Any] = {}
+
+
+def plain_training(model_folder: Path, tokens_folder: Path) -> tuple[list[float], dict[str, Any]]:
+    """The same recipe in a dozen lines of torch, one conversation at a time: losses and weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if _plain:
+        return _plain["losses"], _plain["weights"]
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    rows = open_tokens(tokens_folder)
+    losses = []
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = learning_rate(RECIPE, step, STEPS)
+        chosen = [rows[int(row)] for row in step_order(len(rows), RECIPE.conversations_per_step, RECIPE.seed, step)]
+        total = 0.0
+        for (ids, _), weights in zip(chosen, token_weights([mask for _, mask in chosen], "micro_mean", 2), strict=True):
+            input_ids = torch.tensor(ids.astype(np.int64))[None]
+            logits = model(input_ids=input_ids).logits[0, :-1]
+            nll = torch.nn.functional.cross_entropy(logits, input_ids[0, 1:], reduction="none")
+            loss = (nll * torch.tensor(weights)[1:]).sum()
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    _plain.update(losses=losses, weights=model.state_dict())
+    return losses, model.state_dict()

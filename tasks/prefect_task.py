@@ -77,6 +77,7 @@ def prefect_submit(
     Returns:
         A `Submit`. The task run fails when anything of the unit failed; the loop gets the whole `Outcome` either way.
     """
+    made_by: dict[str, _Submitted] = {}
 
     def submit(unit: str, artifacts: Sequence[Artifact], work: Callable[[], Outcome]) -> Pending:
         stage = artifacts[0].stage
@@ -88,8 +89,14 @@ def prefect_submit(
             retries=len(retry_delays_seconds),
             retry_delay_seconds=list(retry_delays_seconds),
         )
-        future = carrier.submit(quote(parcel))  # type: ignore[call-overload]  # unwrapped by the engine, looked into by nobody
-        return _Submitted(future, parcel)
+        inputs = dict.fromkeys(source.name for artifact in artifacts for source in artifact.inputs.values())
+        before = (made_by[name] for name in inputs if name in made_by)
+        edges = dict.fromkeys(each.future for each in before if each.all_is_made())  # all done: drawn in the UI
+        # Quoted: the engine is to unwrap the parcel, and to look into nothing of it.
+        future = carrier.submit(quote(parcel), wait_for=list(edges), return_state=False)
+        submitted = _Submitted(future, parcel)
+        made_by.update(dict.fromkeys(parcel.names, submitted))
+        return submitted
 
     return submit
 
@@ -246,11 +253,16 @@ class _Submitted:
     """The `Pending` of a task run: done when the run is, with the outcome of the work whatever the run's state."""
 
     def __init__(self, future: PrefectFuture[None], parcel: _Parcel) -> None:
-        self._future, self._parcel = future, parcel
+        self.future, self._parcel = future, parcel
+
+    def all_is_made(self) -> bool:
+        """Whether the run has ended well; Prefect lets nothing follow one that has not."""
+        outcome = self._parcel.outcome
+        return outcome is not None and not outcome.failed
 
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
         """Call `fn` with this, from the thread that ends the run."""
-        self._future.add_done_callback(lambda _: fn(self))
+        self.future.add_done_callback(lambda _: fn(self))
 
     def result(self) -> Outcome:
         """What became of the work.
@@ -261,7 +273,7 @@ class _Submitted:
         if self._parcel.outcome is not None:
             return self._parcel.outcome
         try:
-            self._future.result()
+            self.future.result()
         except BaseException as error:
             raise StageFailed(
                 f"the task run ended before its work: {type(error).__name__}: {error}",
@@ -320,6 +332,8 @@ def made_markdown(name: str, manifest: Manifest, link: str) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.6g}"
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 

@@ -86,6 +86,8 @@ def test_each_unit_is_one_completed_task_run_named_by_its_cell(prefect_server: s
     }
     assert set(runs["score[tiny+a/gsm]"]["tags"]) == {"tulu", "stage:score", "tulu-api"}
     assert workshop.text(score) == "abc!"
+    (edge,) = runs["score[tiny+a/gsm]"]["task_inputs"]["wait_for"]
+    assert edge["id"] == runs["download[a]"]["id"]
 
 
 def test_what_is_there_makes_no_task_run(prefect_server: str, tmp_path: Path) -> None:
@@ -127,10 +129,11 @@ def test_what_a_batch_published_before_it_failed_counts_as_made(prefect_server: 
             raise StageFailed("the engine died", "engine.log", "run again")
 
     workshop.acts |= {cell.name: fail_second for cell in cells}
-    result, seen = carry_out(prefect_server, workshop, *cells)
-    assert result.executed == order[:1]
+    scores = [workshop.node("score", cell.cell, "!", [cell]) for cell in cells]
+    result, seen = carry_out(prefect_server, workshop, *scores)
+    assert result.executed == [order[0], order[0].replace("generate", "score")]  # what needs the first goes on
     assert {failure.name for failure in result.failed} == {cell.name for cell in cells} - set(order[:1])
-    run = seen.task_runs(1)["generate[tiny]"]
+    run = seen.task_runs(2)["generate[tiny]"]
     assert run["state_type"] == "FAILED"
     assert "2 of 3 failed" in message(run)
     assert "the engine died" in message(run)

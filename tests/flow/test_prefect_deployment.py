@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from toy_experiment import write_experiment
 from tulu_pipeline.artifacts.children import supervised
 
 ROOT = Path(__file__).parents[2]
-PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,29 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("deployed") / "store"
 
 
+def documented(beginning: str) -> list[str]:
+    """The one command in the guide that begins so, with the program of this environment."""
+    lines = (ROOT / "docs" / "prefect.md").read_text().splitlines()
+    (command,) = (line for line in lines if line.startswith(beginning))
+    program, *words = shlex.split(command)
+    return [str(Path(sys.executable).with_name(program)), *words]
+
+
 @pytest.fixture(scope="module")
 def deployment(prefect_server: str, store: Path) -> dict[str, Any]:
-    """The deployment that `deployments/prefect.yaml` makes on the server."""
-    pool = {"name": "tulu", "type": "process"}
-    httpx.post(f"{prefect_server}/work_pools/", json=pool, timeout=30).raise_for_status()
-    command = [PREFECT, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"]
+    """The deployment that the guide's commands make on the server."""
     environment = os.environ | {"PREFECT_API_URL": prefect_server, "TULU_STORE": str(store)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for beginning in ("prefect work-pool create", "prefect deploy "):
+        done = subprocess.run(
+            documented(beginning),
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     return dict(httpx.get(f"{prefect_server}/deployments/name/reproduce/demo", timeout=30).json())
 
 
@@ -49,7 +63,7 @@ def worker(prefect_server: str, deployment: dict[str, Any], tmp_path_factory: py
         "TULU_HOME": str(folder),
         "TULU_STORE": "",
     }
-    command = ["env", "-C", str(folder), PREFECT, "worker", "start", "--pool", "tulu", "--name", "one"]
+    command = ["env", "-C", str(folder), *documented("prefect worker start")]
     with open(log, "wb") as output, supervised(command, stdout=output, stderr=output, env=environment) as process:
         yield log
         process.terminate()

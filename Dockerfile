@@ -11,12 +11,13 @@ RUN apt-get update \
 
 WORKDIR /opt/tulu_pipeline
 
-# The packages before the code, which changes more often; empty packages stand in for it, since it is installed by
+# The packages before the code, which changes more often; empty files stand in for it, since it is installed by
 # reference. Bytecode is compiled here (0.5 GB, half the start time): who runs the image cannot write it here.
 COPY pyproject.toml LICENSE ./
 COPY requirements requirements
 COPY deployments/setup.sh deployments/setup.sh
-RUN mkdir flows tasks tulu_pipeline && touch flows/__init__.py tasks/__init__.py tulu_pipeline/__init__.py \
+RUN mkdir flows tasks tulu_pipeline \
+    && touch README.md flows/__init__.py tasks/__init__.py tulu_pipeline/__init__.py \
     && PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 deployments/setup.sh cpu \
     && rm -f /tmp/uv-*.lock
 

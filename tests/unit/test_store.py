@@ -265,6 +265,21 @@ def test_scratch_stays_for_the_next_try_and_goes_at_publish(store: Store) -> Non
     assert not attempt.work.exists()
 
 
+def test_what_a_process_killed_right_after_publishing_left_is_tidied(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    node = shop.node("write", "a")
+    shop.run(node)
+    (manifest,) = shop.store.manifests()
+    left = shop.store.begin("write", manifest.key)
+    other = shop.store.begin("write", "0" * 64)
+    (left.work / "step").write_text("1")
+    assert not shop.run(node).executed
+    assert not left.work.exists()
+    assert not left.out.exists()
+    assert other.work.exists()
+    shop.store.verify(manifest)
+
+
 def test_two_remote_stores_share_no_scratch(tmp_path: Path) -> None:
     one, two = (Store(f"memory://{tmp_path}/{name}", tmp_path / "cache") for name in ("one", "two"))
     assert one.begin("toy", KEY).work != two.begin("toy", KEY).work

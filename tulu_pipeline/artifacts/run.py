@@ -115,16 +115,18 @@ def run(
         The result; failures are in it, not raised. KeyboardInterrupt ends all children and is raised.
 
     Raises:
-        StoreError: the store cannot be written at the very start or end.
+        StoreError: the store cannot be written at the very start.
     """
     started = time.monotonic()
     frontier = _Frontier(plan, ctx.profile.slots())
     result = RunResult()
     finished: queue.Queue[tuple[str, Pending]] = queue.Queue()
+    there = {name: node.manifest for name, node in plan.nodes.items() if node.digest and node.manifest}
+    store.tidy(there.values())
+    for name, manifest in there.items():
+        store.set_ref(experiment, name, manifest)
     for name, node in plan.nodes.items():
-        if node.status is Status.HIT and node.manifest is not None:
-            store.set_ref(experiment, name, node.manifest)
-        elif node.unresolved:
+        if node.unresolved:
             _fail(name, _unresolved(node), frontier, result)
     try:
         while True:
@@ -146,11 +148,13 @@ def run(
         raise
     failed = {failure.name for failure in result.failed}
     result.blocked = [name for name in plan.nodes if plan.nodes[name].status is not Status.HIT and name not in failed]
-    there = sum(node.status is Status.HIT for node in plan.nodes.values())
-    result.hit = there - len(result.executed) - len(result.found)
+    result.hit = plan.count()[Status.HIT] - len(result.executed) - len(result.found)
     result.seconds = time.monotonic() - started
     if result.executed:
-        _record(plan, store, experiment, result)
+        try:
+            _record(plan, store, experiment, result)
+        except TuluError as error:
+            result.failed.append(Failure(f"record of {experiment}", error))
     return result
 
 

@@ -113,8 +113,17 @@ class Store:
             if self.storage.put_if_absent(_action(manifest.stage, manifest.key), manifest.to_json()):
                 winner = manifest
                 break
-        self._sweep(attempt, winner)
+        if winner.payload != attempt.payload:
+            shutil.rmtree(attempt.out, ignore_errors=True)
+        self._sweep(attempt.stage, attempt.key, winner.payload)
         return winner
+
+    def tidy(self, published: Iterable[Manifest]) -> None:
+        """Finish the cleaning up of processes that were killed right after they published."""
+        scratch = {key.name for key in (self._scratch / "work").glob("*/*")}
+        for manifest in published:
+            if manifest.key in scratch:
+                self._sweep(manifest.stage, manifest.key, manifest.payload)
 
     def retract(self, manifest: Manifest) -> None:
         """Take back a manifest whose payload is gone, so that it can be made again."""
@@ -206,8 +215,11 @@ class Store:
         with telling(link):
             link.parent.mkdir(parents=True, exist_ok=True)
             temporary = link.with_name(f".tmp-{uuid.uuid4().hex}")
-            temporary.symlink_to(target)
-            temporary.replace(link)
+            try:
+                temporary.symlink_to(target)
+                temporary.replace(link)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def ref(self, experiment: str, name: str) -> Manifest | None:
         """The artifact a readable name last pointed at; None where it is not published any more."""
@@ -242,18 +254,17 @@ class Store:
             outputs, _ = list_files(Path(folder))
             return outputs
 
-    def _sweep(self, attempt: Attempt, published: Manifest) -> None:
-        """Remove the scratch and whatever other tries left: none of them can be published any more."""
-        shutil.rmtree(attempt.work, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            attempt.work.parent.rmdir()
-        if published.payload != attempt.payload:
-            shutil.rmtree(attempt.out, ignore_errors=True)
-        folder, kept = attempt.payload.rpartition("/")[0], published.payload.rpartition("/")[2]
+    def _sweep(self, stage: str, key: str, kept: str) -> None:
+        """Remove whatever other tries left: none of them can be published any more. The scratch goes last."""
+        folder = f"data/{stage}"
         for name in self.storage.names(folder):
-            if name.startswith(f"{attempt.key[:12]}-") and name != kept:
+            if name.startswith(f"{key[:12]}-") and f"{folder}/{name}" != kept:
                 with contextlib.suppress(StoreError):  # what is left is only garbage
                     self.storage.remove(f"{folder}/{name}")
+        work = self._scratch / "work" / stage
+        shutil.rmtree(work / key, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            work.rmdir()
 
 
 def _fetch(remote: RemoteStorage, path: str, target: Path, entry: FileEntry) -> None:

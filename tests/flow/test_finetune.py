@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.processes import kill_once, left_behind
+from tokenizers import Tokenizer
 
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.chat.encode import Encoded, encode_many, id_type
@@ -186,6 +187,34 @@ def test_a_rank_that_fails_ends_the_training_with_its_own_words(model: Path, tok
         train(tmp_path, model, broken, PROFILE)
     assert "train.log" in caught.value.where
     assert left_behind(tmp_path) == []
+
+
+def test_a_model_without_a_pad_token_gets_one_more_row(model: Path, tokens: Path, tmp_path: Path) -> None:
+    """As LLaMA's do; under ZeRO-3, where the embedding that grows is split over the ranks."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = tmp_path / "model"
+    entries = Tokenizer.from_file(str(model / "tokenizer.json")).get_vocab_size()
+    tiny.write_model(base, **dict(tiny.FAMILY.models[0].sources["model"].args) | {"vocabulary": entries})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        described = json.loads((base / name).read_text())
+        described.pop("pad_token", None)
+        if name == "tokenizer.json":
+            described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] != "<pad>"]
+            described["model"]["vocab"] = {
+                "<unused>" if token == "<pad>" else token: number
+                for token, number in described["model"]["vocab"].items()
+            }
+        (base / name).write_text(json.dumps(described))
+    train(tmp_path, base, tokens, replace(PROFILE, zero_stage=3), max_steps=3)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    start = AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight.detach()
+    rows = tuned.get_input_embeddings().weight.detach()
+    assert tokenizer.pad_token_id == len(start) == len(rows) - 1 == len(tokenizer) - 1
+    assert tuned.config.pad_token_id == tuned.generation_config.pad_token_id == len(start)
+    assert 0 < float((rows[:-1] - start).norm()) < 0.05 * float(start.norm())
+    assert 0 < float(rows[-1].norm()) < 3 * float(start.norm(dim=1).mean())
 
 
 _plain: dict[str, Any] = {}

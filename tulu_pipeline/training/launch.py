@@ -17,7 +17,7 @@ from typing import Any
 from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import BadInput, StageFailed
-from tulu_pipeline.profile import Profile, has_gpu
+from tulu_pipeline.profile import Profile, count_gpus, has_gpu
 from tulu_pipeline.settings import child_environment
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.training.job import TrainingJob
@@ -132,17 +132,15 @@ def devices(profile: Profile) -> list[str]:
     Raises:
         BadInput: fewer GPUs than ranks.
     """
-    visible = child_environment().get("CUDA_VISIBLE_DEVICES", "")
-    if not has_gpu() or not visible:
-        return [str(number) for number in range(profile.ranks)]
-    ids = visible.split(",")
-    if len(ids) < profile.ranks:
+    if has_gpu() and count_gpus() < profile.ranks:
         raise BadInput(
-            f"profile `{profile.name}` wants {profile.ranks} ranks, {len(ids)} GPUs are visible",
+            f"profile `{profile.name}` wants {profile.ranks} ranks, {count_gpus()} GPUs are visible",
             "CUDA_VISIBLE_DEVICES",
-            "give a profile with as many ranks, or unset it",
+            "give a profile with as many ranks as GPUs, or make more of them visible",
         )
-    return ids[: profile.ranks]
+    visible = child_environment().get("CUDA_VISIBLE_DEVICES", "")
+    ids = [device.strip() for device in visible.split(",")] if has_gpu() and visible else map(str, range(profile.ranks))
+    return list(ids)[: profile.ranks]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,11 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
-from tulu_pipeline.chat.shards import open_tokens
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.training.batches import MicroBatch, step_batches
+from tulu_pipeline.training.data import MixtureTokens
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.order import epoch_conversations, locate, step_order, total_steps
+from tulu_pipeline.training.order import total_steps
 from tulu_pipeline.training.record import Recorder, StepRecord
 from tulu_pipeline.training.schedule import learning_rate
 from tulu_pipeline.training.state import TAG, commit_state, state_folder, state_identity, unfinished_folder
@@ -77,23 +77,19 @@ def _run(job: TrainingJob, rank: int) -> None:
     engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=job.deepspeed)
     if job.resume_step:
         engine.load_checkpoint(str(state_folder(job.work, job.resume_step)), tag=TAG)
-    components = [open_tokens(folder) for folder, _ in job.tokens]
-    rows, repeats = [len(component) for component in components], [repeat for _, repeat in job.tokens]
-    conversations = epoch_conversations(rows, repeats)
-    total = total_steps(conversations, recipe)
+    mixture = MixtureTokens(job.tokens)
+    total = total_steps(mixture.conversations, recipe)
     recorder = Recorder(job.work, job.resume_step) if rank == 0 else None
     if rank == 0:
-        emit({"event": "ready", "step": job.resume_step, "total": total, "device": engine.device.type})
+        emit({"event": "ready", "step": job.resume_step, "total": total})
 
     engine.train()
     last_event = 0.0
     for step in range(job.resume_step, total):
         started = time.perf_counter()
         rate = learning_rate(recipe, step, total)
-        positions = step_order(conversations, recipe.conversations_per_step, recipe.seed, step)
-        places = [locate(int(position), rows, repeats) for position in positions]
         batches, counts = step_batches(
-            [components[component][row] for component, row in places],
+            mixture.of_step(step, recipe),
             rank=rank,
             ranks=job.ranks,
             passes=job.passes,

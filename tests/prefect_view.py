@@ -11,6 +11,17 @@ import httpx
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
+def ask(method: str, url: str, body: object = None) -> Any:
+    """The answer's JSON. A busy SQLite makes the server say 503, come again: so does Prefect's own client."""
+    deadline = time.monotonic() + 60
+    while True:
+        answer = httpx.request(method, url, json=body, timeout=30)
+        if answer.status_code != 503 or time.monotonic() > deadline:
+            answer.raise_for_status()
+            return answer.json() if answer.content else None
+        time.sleep(0.5)
+
+
 @dataclass(frozen=True, slots=True)
 class FlowRunView:
     """One flow run on the server at `url`."""
@@ -20,9 +31,7 @@ class FlowRunView:
 
     def run(self) -> dict[str, Any]:
         """The flow run itself."""
-        answer = httpx.get(f"{self.url}/flow_runs/{self.id}", timeout=30)
-        answer.raise_for_status()
-        return dict(answer.json())
+        return dict(ask("GET", f"{self.url}/flow_runs/{self.id}"))
 
     def ended(self, seconds: float) -> dict[str, Any]:
         """The flow run once it has ended."""
@@ -50,15 +59,12 @@ class FlowRunView:
     def log(self, **only: str) -> list[str]:
         """Log messages of the run; `task_run_id` restricts them to one task run."""
         wanted = {"flow_run_id": {"any_": [self.id]}} | {name: {"any_": [value]} for name, value in only.items()}
-        answer = httpx.post(f"{self.url}/logs/filter", json={"logs": wanted, "sort": "TIMESTAMP_ASC"}, timeout=30)
-        answer.raise_for_status()
-        return [line["message"] for line in answer.json()]
+        found = ask("POST", f"{self.url}/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
+        return [line["message"] for line in found]
 
     def _filter(self, what: str) -> list[dict[str, Any]]:
         body = {"flow_runs": {"id": {"any_": [self.id]}}}
-        answer = httpx.post(f"{self.url}/{what}/filter", json=body, timeout=30)
-        answer.raise_for_status()
-        return list(answer.json())
+        return list(ask("POST", f"{self.url}/{what}/filter", body))
 
 
 def message(task_run: dict[str, Any]) -> str:
@@ -69,6 +75,4 @@ def message(task_run: dict[str, Any]) -> str:
 def latest(url: str, flow_name: str) -> FlowRunView:
     """The newest run of a flow."""
     body = {"flows": {"name": {"any_": [flow_name]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
-    answer = httpx.post(f"{url}/flow_runs/filter", json=body, timeout=30)
-    answer.raise_for_status()
-    return FlowRunView(url, answer.json()[0]["id"])
+    return FlowRunView(url, ask("POST", f"{url}/flow_runs/filter", body)[0]["id"])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from prefect_view import FlowRunView
+from prefect_view import FlowRunView, ask
 from toy_experiment import write_experiment
 
 from tulu_pipeline.artifacts.children import supervised
@@ -49,7 +50,7 @@ def deployment(prefect_server: str, store: Path) -> dict[str, Any]:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    return dict(httpx.get(f"{prefect_server}/deployments/name/reproduce/demo", timeout=30).json())
+    return dict(ask("GET", f"{prefect_server}/deployments/name/reproduce/demo"))
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +73,8 @@ def worker(prefect_server: str, deployment: dict[str, Any], tmp_path_factory: py
 
 def start(prefect_server: str, deployment: dict[str, Any], **parameters: object) -> FlowRunView:
     url = f"{prefect_server}/deployments/{deployment['id']}/create_flow_run"
-    answer = httpx.post(url, json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30)
-    answer.raise_for_status()
-    return FlowRunView(prefect_server, answer.json()["id"])
+    run = ask("POST", url, {"parameters": parameters, "state": {"type": "SCHEDULED"}})
+    return FlowRunView(prefect_server, run["id"])
 
 
 def test_the_demo_is_deployed_on_a_schedule_with_an_absolute_store(deployment: dict[str, Any], store: Path) -> None:
@@ -104,3 +104,34 @@ def test_a_worker_runs_it_and_a_second_run_has_no_task_runs(
     assert second.ended(120)["state_type"] == "COMPLETED", worker.read_text()
     assert second.task_runs(0) == {}
     assert len(json.loads(second.artifacts()["toy-cached"]["data"])) == 4
+
+
+def test_canceling_a_run_ends_the_children_of_its_stages(
+    prefect_server: str, deployment: dict[str, Any], worker: Path, tmp_path: Path
+) -> None:
+    asked = {"experiment": write_experiment(tmp_path), "until": "normalize", "store": str(tmp_path / "store")}
+    (tmp_path / "endless").touch()
+    run = start(prefect_server, deployment, **asked)
+    wait_for(lambda: bool(sleeping(worker.parent)), 90, worker)
+    cancel = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    ask("POST", f"{prefect_server}/flow_runs/{run.id}/set_state", cancel)
+    assert run.ended(60)["state_type"] == "CANCELLED", worker.read_text()
+    wait_for(lambda: not sleeping(worker.parent), 5, worker)
+
+
+def wait_for(what: Callable[[], bool], seconds: float, log: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def sleeping(home: Path) -> list[int]:
+    """The `sleep` processes, and their supervisors, of runs of the worker in `home`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            ours = f"TULU_HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            if ours and b"sleep\x00600" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found

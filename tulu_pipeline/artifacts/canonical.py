@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from decimal import Context, Decimal
 from enum import Enum
 from functools import cache
@@ -45,7 +46,7 @@ def canonical_json(value: object) -> str:
 
 def text_of_plain(plain: object) -> str:
     """The canonical text of what `to_plain` gave."""
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return _encoder.encode(plain)
 
 
 def to_plain(value: object, where: str = "$") -> Any:
@@ -74,54 +75,80 @@ class _Refused(Exception):
 
 
 def _plain(value: object) -> Any:
-    if value is None or value is True or value is False:
+    kind = type(value)
+    if isinstance(value, str) and kind is str:
+        return value if value.isascii() else _encodable(value)
+    if value is None or kind is int or kind is bool:
         return value
+    if isinstance(value, dict):
+        return _plain_dict(value)
+    if isinstance(value, tuple | list):
+        return _plain_list(value)
     if isinstance(value, Enum):
         return _plain(value.value)
     if isinstance(value, str):
-        return _plain_text(value)
+        return _encodable(value)
     if isinstance(value, int):
-        return value
+        return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise _Refused(f"`{value}` has no stable form")
-        return value + 0.0  # -0.0 becomes 0.0, which it equals
-    if isinstance(value, tuple | list):
-        return [_part(item, "[{}]", index) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {_string_key(key): _part(item, ".{}", key) for key, item in value.items()}
+        return float(value) + 0.0  # -0.0 becomes 0.0, which it equals
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain_dataclass(value)
     if isinstance(value, set | frozenset):
         return _plain_set(value)
     if isinstance(value, Decimal):
         return _plain_decimal(value)
-    raise _Refused(f"a {type(value).__name__} has no stable form")
+    raise _Refused(f"a {kind.__name__} has no stable form")
 
 
-def _part(item: object, form: str, name: object) -> Any:
+def _plain_dict(value: dict[Any, Any]) -> dict[str, Any]:
+    plain = {}
+    for key in value:
+        if type(key) is not str:
+            raise _Refused(f"a dict key of type {type(key).__name__}")
+        if not key.isascii():
+            _encodable(key)
     try:
-        return _plain(item)
+        for key, item in value.items():
+            plain[key] = _plain(item)
     except _Refused as refused:
-        refused.path.append(form.format(name))
+        refused.path.append(f".{key}")
         raise
+    return plain
 
 
-def _plain_text(value: str) -> str:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise _Refused(f"the text {value!r} with a lone surrogate has no stable form") from None
-    return value
+def _plain_list(value: Iterable[object]) -> list[Any]:
+    plain = []
+    try:
+        for item in value:
+            plain.append(_plain(item))  # noqa: PERF401 - the error tells the index
+    except _Refused as refused:
+        refused.path.append(f"[{len(plain)}]")
+        raise
+    return plain
+
+
+def _encodable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _Refused(f"the text {value!r} with a lone surrogate has no stable form") from None
+    return str(value)
 
 
 def _plain_dataclass(value: Any) -> dict[str, Any]:
     plain = {}
-    for name, default in _identity_fields(type(value)):  # type: ignore[arg-type]  # a class is hashable
-        item = _part(getattr(value, name), ".{}", name)
-        if default is dataclasses.MISSING or text_of_plain(item) != default:
-            plain[name] = item
+    name = ""
+    try:
+        for name, default in _identity_fields(type(value)):  # type: ignore[arg-type]  # a class is hashable
+            item = _plain(getattr(value, name))
+            if default is dataclasses.MISSING or text_of_plain(item) != default:
+                plain[name] = item
+    except _Refused as refused:
+        refused.path.append(f".{name}")
+        raise
     return plain
 
 
@@ -140,7 +167,7 @@ def _plain_set(value: set[Any] | frozenset[Any]) -> list[Any]:
     if len(kinds) > 1 or not kinds <= {str, int}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise _Refused(f"a set of {names} has no stable order")
-    return [_part(item, "{{{}}}", item) for item in sorted(value)]
+    return _plain_list(sorted(value))
 
 
 def _plain_decimal(value: Decimal) -> dict[str, str]:
@@ -150,7 +177,4 @@ def _plain_decimal(value: Decimal) -> dict[str, str]:
     return {"decimal": str(value.normalize(exact)) if value else "0"}
 
 
-def _string_key(key: object) -> str:
-    if type(key) is not str:
-        raise _Refused(f"a dict key of type {type(key).__name__}")
-    return _plain_text(key)
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)

@@ -11,11 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
-from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text, to_plain
+from tulu_pipeline.artifacts.canonical import sha256_text, text_of_plain, to_plain
 from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.resolve import Resolver
 from tulu_pipeline.artifacts.store import Store
@@ -184,7 +183,7 @@ def identity(artifact: Artifact, inputs: dict[str, str | None], sources: dict[st
         "params": to_plain(artifact.params, artifact.name),
         "objects": {ref.name: ref.version for ref in artifact.objects},
         "inputs": inputs,
-        "sources": sources,
+        "sources": to_plain(sources, artifact.name),
         "env": {package: installed_version(package) for package in artifact.stage.env},
     }
     code = {ref.name: fingerprint([ref.module]) for ref in artifact.objects if is_users(ref.module)}
@@ -193,12 +192,14 @@ def identity(artifact: Artifact, inputs: dict[str, str | None], sources: dict[st
 
 def key_of(document: dict[str, Any]) -> str:
     """sha256 of the canonical text of an identity document."""
-    return sha256_text(canonical_json(document))
+    return sha256_text(text_of_plain(document))
 
 
 @cache
 def installed_version(package: str) -> str:
     """The installed version of a package, "absent" where it is not."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -7,8 +7,9 @@ WORKERS = 2
 EXTRAS = --extra train --extra flows --extra judge --extra dev
 COMPILE = .venv/bin/uv pip compile pyproject.toml $(EXTRAS) --override requirements/overrides.txt \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --quiet $(UPGRADE)
-# Ninja, which DeepSpeed looks for on PATH, lives in the virtual environment.
-ACTIVATE = PATH="$$PWD/.venv/bin:$$PATH"
+# Ninja, which DeepSpeed looks for on PATH, lives in the virtual environment. Bytecode is kept whatever the shell says:
+# each process would compile rich, Prefect and torch anew.
+ACTIVATE = PYTHONDONTWRITEBYTECODE= PATH="$$PWD/.venv/bin:$$PATH"
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10

@@ -11,6 +11,9 @@ from typing import Any, Literal
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.settings import visible_gpus
 
+# Of this checkout, whatever the working folder is.
+PROFILES = Path(__file__).resolve().parents[1] / "deployments" / "profiles"
+
 Slot = Literal["cpu", "gpu", "api"]
 
 
@@ -94,7 +97,7 @@ def auto_profile() -> Profile:
     )
 
 
-def load_profile(name: str | None, folder: Path = Path("deployments/profiles")) -> Profile:
+def load_profile(name: str | None, folder: Path = PROFILES) -> Profile:
     """The profile called `name` (`deployments/profiles/<name>.toml`, or a path to a TOML file); None detects.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import shutil
 import threading
 import time
@@ -560,3 +561,17 @@ def test_run_leaves_a_record_of_what_it_stands_on(shop: Workshop) -> None:
     assert record["experiment"] == "toy"
     assert record["keys"] == {name: node.key for name, node in shop.plan(chain(shop)).nodes.items()}
     assert sorted(record["executed"]) == sorted(record["keys"])
+
+
+def test_run_leaves_no_thread_and_no_file_descriptor_behind(shop: Workshop) -> None:
+    shop.run(shop.node("write", "warm", "x"))
+    before = sorted(os.listdir("/proc/self/fd"))
+    shop.acts["write[a]"] = fail
+    assert shop.run(chain(shop)).failed
+    shop.acts.clear()
+    assert not shop.run(chain(shop)).failed
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    deadline = time.monotonic() + 5
+    while ours := [thread.name for thread in threading.enumerate() if "[" in thread.name]:
+        assert time.monotonic() < deadline, ours
+        time.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import shlex
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +27,7 @@ _PREFIX = EVENT_PREFIX.encode()
 _TAIL_LINES = 25
 _TAIL_BYTES = 16_384
 _CHUNK_BYTES = 65_536
+_PAUSE_SECONDS = 0.2
 _ORPHAN_SECONDS = 2.0
 _active: set[subprocess.Popen[bytes]] = set()
 _active_lock = threading.Lock()
@@ -68,8 +71,11 @@ def run_child(
             ctx.on_child(process.pid)
             relay = _Relay(log_file, on_event)
             for chunk in _output_of(process):
-                relay.feed(chunk)
-            relay.close()
+                if chunk:
+                    relay.feed(chunk)
+                else:
+                    relay.flush()
+            relay.flush(at_end=True)
             code = process.wait()
         finally:
             with _active_lock:
@@ -140,29 +146,27 @@ def tail(log: Path, lines: int = _TAIL_LINES) -> str:
 
 
 def _output_of(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """What comes through the pipe, until its end; or soon after the supervisor's end, where an orphan keeps it open."""
+    """What comes through the pipe, b"" when nothing came for a while, until its end.
+
+    Or until soon after the supervisor's end, where an orphan keeps the pipe open.
+    """
     assert process.stdout is not None
-    output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
-    poller = select.poll()
+    output, poller, give_up = process.stdout.fileno(), select.poll(), math.inf
     poller.register(output, select.POLLIN)
-    poller.register(ended, select.POLLIN)
-    wait_seconds: float | None = None
-    try:
-        while ready := poller.poll(None if wait_seconds is None else wait_seconds * 1000):
-            if output in dict(ready):
-                chunk = os.read(output, _CHUNK_BYTES)
-                if not chunk:
-                    return
-                yield chunk
-            else:
-                poller.unregister(ended)
-                wait_seconds = _ORPHAN_SECONDS
-    finally:
-        os.close(ended)
+    while time.monotonic() < give_up:
+        if poller.poll(_PAUSE_SECONDS * 1000):
+            chunk = os.read(output, _CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
+        else:
+            yield b""
+            if give_up == math.inf and process.poll() is not None:
+                give_up = time.monotonic() + _ORPHAN_SECONDS
 
 
 class _Relay:
-    """Parts a child's output into events and log; what is no event goes to the log as it comes."""
+    """Parts a child's output into events and log; what is no event goes to the log line by line, or when it pauses."""
 
     def __init__(self, log_file: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> None:
         self._log, self._on_event = log_file, on_event
@@ -183,14 +187,14 @@ class _Relay:
                 self._write(line + b"\n")
             self._at_line_start = True
         self._rest = rest
-        if not _may_become_event(rest) or not self._at_line_start:
-            self.close()
+        if len(rest) > _CHUNK_BYTES:
+            self.flush()
 
-    def close(self) -> None:
-        """Put an unfinished line into the log."""
-        if self._rest or self._blank_lines:
+    def flush(self, *, at_end: bool = False) -> None:
+        """Put an unfinished line into the log, unless it may become an event yet."""
+        if at_end or not self._at_line_start or not _may_become_event(self._rest):
             self._write(self._rest)
-            self._rest, self._at_line_start = b"", not self._rest
+            self._rest, self._at_line_start = b"", not self._rest and self._at_line_start
 
     def _write(self, text: bytes, *, before_event: bool = False) -> None:
         self._log.write(b"\n" * (self._blank_lines - before_event) + text)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = App(
     name="tulu",
     help="Which instruction data helps which skill, on which base model? Only what changed reruns.",
-    help_epilogue="Exit codes: 0 done, 1 failed, 2 usage, 3 budget refused, 4 something missing on this machine.",
+    help_epilogue="Exit codes: 0 done, 1 failed, 2 usage, 4 something missing on this machine.",
     version_flags=[],
     default_parameter=Parameter(negative="", show_default=False),
 )
@@ -133,7 +133,6 @@ def run(
     refresh: tuple[str, ...] = (),
     profile: str | None = None,
     strict_rows: bool = False,
-    max_usd: str | None = None,
     update_sources: bool = False,
     runner: str = "prefect",
     store: str | None = None,
@@ -148,7 +147,6 @@ def run(
         refresh: make this selection anew though it is there.
         profile: execution profile: a name of deployments/profiles, or a TOML file.
         strict_rows: fail on malformed rows instead of dropping them.
-        max_usd: spending cap for paid judges.
         update_sources: resolve moving sources anew.
         runner: prefect or local.
         store: artifact store; else TULU_STORE, else ./store.
@@ -167,7 +165,6 @@ def run(
         store=store,
         profile=profile,
         strict_rows=strict_rows,
-        max_usd=max_usd,
         update_sources=update_sources,
     )
     session = prepare(request)
@@ -233,18 +230,22 @@ def verify(*, store: str | None = None, as_json: AsJson = False) -> None:
         as_json: print JSON for scripts.
     """
     from tulu_pipeline.artifacts.store import Store
-    from tulu_pipeline.errors import Tampered
+    from tulu_pipeline.errors import StoreError, Tampered
     from tulu_pipeline.settings import read_settings
 
     opened = Store(read_settings(store).store)
     bad: list[dict[str, str]] = []
     good = 0
-    for manifest in opened.manifests():
+
+    def found(error: StoreError, name: str = "a manifest") -> None:
+        bad.append({"name": name, "what": error.what, "where": error.where, "fix": error.fix})
+
+    for manifest in opened.manifests(on_error=found):
         try:
             opened.verify(manifest)
             good += 1
         except Tampered as error:
-            bad.append({"name": manifest.name, "what": error.what, "where": error.where, "fix": error.fix})
+            found(error, manifest.name)
     if as_json:
         print_json({"good": good, "bad": bad})
     else:
@@ -316,7 +317,8 @@ def _carry_out(session: Session, runner: str) -> RunResult:
                 return run_session(session, submit)
         from flows.reproduce import run_with_prefect
 
-        return run_with_prefect(session.request, bars)
+        # What moves was resolved for this plan; resolved again it might be something else.
+        return run_with_prefect(dataclasses.replace(session.request, update_sources=False), bars)
 
 
 def _nothing_to_do(session: Session) -> RunResult:

@@ -23,6 +23,7 @@ from tasks.tokenization import TOKENIZE, TokenizeParams
 from tulu_pipeline.artifacts.artifact import Artifact, Graph, ObjectRef
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.artifacts.versions import VersionsLock
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.reporting.table import TableColumn, TableRow
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.dataset import Dataset
@@ -112,13 +113,17 @@ class _Compiler:
             max_length_tokens=recipe.max_length_tokens,
             loss_span=recipe.loss_span,
             tokenizer_mode=model.tokenizer_mode,
+            special_in_text=recipe.special_in_text,
         )
-        known = self._tokens.get(f"{model.name}+{cell}")
-        if known is not None and known.params == params:
-            return known
-        name = f"{model.name}+{cell}" + (f"@{recipe.max_length_tokens}" if known is not None else "")
-        made = Artifact(stage=TOKENIZE, cell=name, params=params, inputs={"conversations": text, "model": base})
-        return self._tokens.setdefault(name, made)
+        name = f"{model.name}+{cell}"
+        for suffix in ("", f"@{recipe.max_length_tokens}", f"@{recipe.max_length_tokens}-{recipe.loss_span}"):
+            made = Artifact(
+                stage=TOKENIZE, cell=name + suffix, params=params, inputs={"conversations": text, "model": base}
+            )
+            known = self._tokens.setdefault(made.cell, made)
+            if known.params == params and known.inputs["conversations"] is text:
+                return known
+        raise BadInput(f"two ways to tokenize are both called `{made.cell}`", self.experiment.name, "rename a mixture")
 
     def finetuned(self, model: PretrainedModel, base: Artifact, mixture: Mixture) -> Artifact:
         """The base model tuned on a mixture: an ordered list of tokenized components; nothing is copied."""
@@ -195,9 +200,11 @@ class _Compiler:
         )
 
     def _download(self, cell: str, sources: Mapping[str, Source]) -> Artifact:
-        if cell not in self._downloads:
-            self._downloads[cell] = Artifact(stage=DOWNLOAD, cell=cell, params=DownloadParams(), sources=sources)
-        return self._downloads[cell]
+        made = Artifact(stage=DOWNLOAD, cell=cell, params=DownloadParams(), sources=sources)
+        known = self._downloads.setdefault(cell, made)
+        if known.sources != sources:
+            raise BadInput(f"two sources are both called `{cell}`", self.experiment.name, "rename one")
+        return known
 
 
 def _ref(dataset: Dataset) -> ObjectRef:

@@ -25,16 +25,12 @@ def train(experiment: str, store: str | None = None, profile: str | None = None)
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{experiment}", persist_result=False)
-def evaluate(
-    experiment: str, store: str | None = None, profile: str | None = None, max_usd: str | None = None
-) -> dict[str, Any]:
-    """Checkpoints to scores; `max_usd` caps what judges may cost."""
-    return reproduce(experiment, until="score", store=store, profile=profile, max_usd=max_usd)
+def evaluate(experiment: str, store: str | None = None, profile: str | None = None) -> dict[str, Any]:
+    """Checkpoints to scores."""
+    return reproduce(experiment, until="score", store=store, profile=profile)
 
 
 @flow(name="report", flow_run_name="report-{experiment}", persist_result=False)
-def report(
-    experiment: str, store: str | None = None, profile: str | None = None, max_usd: str | None = None
-) -> dict[str, Any]:
+def report(experiment: str, store: str | None = None, profile: str | None = None) -> dict[str, Any]:
     """Scores to the table, the figure and the report: the whole experiment."""
-    return reproduce(experiment, until="tabulate", store=store, profile=profile, max_usd=max_usd)
+    return reproduce(experiment, until="tabulate", store=store, profile=profile)

@@ -58,7 +58,6 @@ def reproduce(
     store: str | None = None,
     profile: str | None = None,
     strict_rows: bool = False,
-    max_usd: str | None = None,
     update_sources: bool = False,
 ) -> dict[str, Any]:
     """Make what is missing or stale of an experiment.
@@ -71,7 +70,6 @@ def reproduce(
         store: root of the artifact store; absolute in a deployment.
         profile: execution profile: a name or a TOML file.
         strict_rows: fail on the first malformed row instead of dropping it.
-        max_usd: spending cap for paid judges, as a decimal.
         update_sources: resolve moving sources anew.
 
     Returns:
@@ -89,7 +87,6 @@ def reproduce(
         store=store,
         profile=profile,
         strict_rows=strict_rows,
-        max_usd=max_usd,
         update_sources=update_sources,
     )
     forward_logs()

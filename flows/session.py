@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 from flows.catalog import find_experiment
 from flows.graph import graph_of
@@ -37,7 +36,6 @@ class Request:
         store: root of the store; None takes TULU_STORE or `./store`.
         profile: name or path of an execution profile; None detects the machine.
         strict_rows: fail on the first malformed row.
-        max_usd: spending cap, as a decimal.
         update_sources: resolve moving sources anew.
     """
 
@@ -48,7 +46,6 @@ class Request:
     store: str | None = None
     profile: str | None = None
     strict_rows: bool = False
-    max_usd: str | None = None
     update_sources: bool = False
 
 
@@ -73,12 +70,10 @@ def prepare(request: Request, progress: ReportProgress = no_progress) -> Session
     settings = read_settings(request.store)
     experiment = with_available_engine(find_experiment(request.experiment))
     graph = graph_of(experiment)
-    if request.until or request.only:
-        chosen = select(graph, request.only) if request.only else list(graph)
-        if request.until:
-            wanted = {artifact.name for artifact in select(graph, request.until)}
-            chosen = [artifact for artifact in chosen if artifact.name in wanted]
-        graph = Graph(chosen)
+    if request.only:
+        graph = Graph(select(graph, request.only))
+    if request.until:
+        graph = Graph(select(graph, request.until))
     if request.update_sources:
         update_sources(graph, settings)
     ctx = RunContext(
@@ -86,12 +81,13 @@ def prepare(request: Request, progress: ReportProgress = no_progress) -> Session
         settings=settings,
         progress=progress,
         strict_rows=request.strict_rows,
-        max_usd=_money(request.max_usd),
     )
     store = Store(settings.store)
     forced = {artifact.name for selection in request.refresh for artifact in select(graph, selection)}
     memory = store.storage.local / "local_hashes.json" if store.storage.local else None
     plan = Plan(graph, store, Resolver(SourcesLock(settings.sources_lock), memory), forced)
+    if request.strict_rows:
+        _refuse_dropped_rows(plan, store)
     return Session(request, experiment, graph, plan, store, ctx)
 
 
@@ -130,10 +126,14 @@ def update_sources(graph: Graph, settings: Settings) -> None:
                 log.info("%s is now %s", source.url, resolve_tracked(source, settings))
 
 
-def _money(text: str | None) -> Decimal | None:
-    if text is None:
-        return None
-    try:
-        return Decimal(text)
-    except InvalidOperation as error:
-        raise BadInput(f"`{text}` is no amount of money", "--max-usd", "write dollars, such as 2.50") from error
+def _refuse_dropped_rows(plan: Plan, store: Store) -> None:
+    """Strictness holds for what an earlier run published, too."""
+    for name, node in plan.nodes.items():
+        if node.digest is None or node.manifest is None or node.artifact.stage.name != "normalize":
+            continue
+        if dropped := node.manifest.metrics.get("dropped"):
+            raise BadInput(
+                f"{dropped:,} rows of {name} were dropped",
+                str(store.path(node.manifest) / "aux" / "dropped.jsonl"),
+                "mend the rows, or run without --strict-rows to leave them out",
+            )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -223,10 +225,18 @@ def _engine_settings(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> En
         model=str(first.input("model")),
         dtype=first.params.engine_dtype,
         gpu=gpu,
-        tensor_parallel=ctx.profile.ranks if gpu else 1,
+        tensor_parallel=tensor_parallel(first.input("model"), ctx.profile.ranks) if gpu else 1,
         gpu_memory_share=ctx.profile.gpu_memory_share,
         cache_gib=ctx.profile.engine_cache_gib,
     )
+
+
+def tensor_parallel(model: Path, gpus: int) -> int:
+    """Over how many of `gpus` a checkpoint can be split: its heads must come out even."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    heads = int(config["num_attention_heads"])
+    shared = math.gcd(heads, int(config.get("num_key_value_heads") or heads))
+    return max(parts for parts in range(1, gpus + 1) if shared % parts == 0)
 
 
 def _raise_first(failures: Mapping[str, Mapping[str, str]], unheard: Sequence[str]) -> None:

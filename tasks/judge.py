@@ -60,4 +60,4 @@ def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     return dict(verdicts)
 
 
-JUDGE = Stage(name="judge", version=1, params=JudgeParams, run=run_judge)
+JUDGE = Stage(name="judge", version=1, params=JudgeParams, run=run_judge, env=("tokenizers",))

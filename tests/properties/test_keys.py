@@ -156,7 +156,6 @@ CONTEXTS = {
     "settings": settings(Path("/elsewhere"), mirror="/mirror", hub_token="secret"),
     "progress": lambda *_: None,
     "strict_rows": True,
-    "max_usd": Decimal(3),
     "on_child": lambda pid: None,
 }
 

@@ -30,7 +30,6 @@ def test_an_unknown_experiment_says_what_where_and_how_to_go_on(tmp_path: Path) 
     [
         (("run", "demo", "--runner", "airflow"), "no runner `airflow`"),
         (("run", "demo", "--profile", "dgx"), "no profile named `dgx`"),
-        (("run", "demo", "--max-usd", "lots"), "`lots` is no amount of money"),
         (("run", "demo", "--until", "tokenise"), "no stage or artifact named `tokenise`"),
         (("plan", "mine.py"), "no file `mine.py`"),
         (("plan", "demo", "--store", "ftp://host/store"), "not supported"),

@@ -11,9 +11,10 @@ from flows.select import select
 from perf.matrix import DATASETS, METRICS
 from perf.matrix import EXPERIMENT as MATRIX
 from tulu_pipeline.artifacts.artifact import Graph
-from tulu_pipeline.errors import NotFound
+from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import Component, Mixture
+from tulu_pipeline.specs.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,29 @@ def test_no_code_changed_without_its_version() -> None:
     """Bump the version if bytes change; then, or where they do not, run `tulu versions --accept`."""
     lock = versions_lock()
     assert sorted({drift for artifact in every_artifact() if (drift := lock.drift(artifact))}) == []
+
+
+def test_other_ways_to_tokenize_are_other_artifacts() -> None:
+    mixtures = [Mixture(name=f"mix_{number}", components=(Component(dataset="dataset_0"),)) for number in range(3)]
+    recipes = {
+        "mix_1": Recipe(max_length_tokens=512),
+        "mix_2": Recipe(max_length_tokens=512, loss_span="eos"),
+    }
+    graph = graph_of(dataclasses.replace(with_mixtures(*mixtures), recipes=recipes))
+    for name in ("mix_0", "mix_1", "mix_2"):
+        tuned = graph.by_name[f"finetune[llama-7b+{name}]"]
+        recipe, tokens = tuned.params.recipe, tuned.inputs["tokens_0"].params  # type: ignore[attr-defined]
+        assert (tokens.max_length_tokens, tokens.loss_span) == (recipe.max_length_tokens, recipe.loss_span)  # type: ignore[attr-defined]
+
+
+def test_a_dataset_stands_once_in_a_mixture() -> None:
+    twice = (Component(dataset="dataset_0", cap=10), Component(dataset="dataset_0", cap=500))
+    with pytest.raises(BadInput, match="stands 2 times"):
+        Mixture(name="twice", components=twice)
+
+
+def test_a_dataset_and_a_benchmark_of_one_name_do_not_share_sources() -> None:
+    own = (dataclasses.replace(MATRIX.datasets[0], name="gsm"), *MATRIX.datasets[1:])
+    mixture = Mixture(name="wrong", components=(Component(dataset="gsm"),))
+    with pytest.raises(BadInput, match="two sources are both called `gsm`"):
+        graph_of(dataclasses.replace(with_mixtures(mixture), datasets=own))

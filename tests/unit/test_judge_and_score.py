@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tasks.generate import tensor_parallel
 from tasks.judge import JudgeParams, run_judge
 from tasks.score import ScoreParams, run_score
 from tulu_pipeline.artifacts.json_lines import read_lines, write_lines
@@ -96,3 +97,14 @@ def test_a_broken_line_is_named(asked: Path, byte_level: Path, tmp_path: Path) -
     with pytest.raises(BadInput) as error:
         list(read_lines(asked / "completions.jsonl", Completion))
     assert error.value.where.endswith("completions.jsonl:5")
+
+
+@pytest.mark.parametrize(
+    ("heads", "shared", "gpus", "parts"), [(32, 32, 8, 8), (3, 3, 4, 3), (4, 2, 8, 2), (3, 3, 2, 1)]
+)
+def test_a_checkpoint_is_split_over_as_many_gpus_as_its_heads_allow(
+    tmp_path: Path, heads: int, shared: int, gpus: int, parts: int
+) -> None:
+    config = {"num_attention_heads": heads, "num_key_value_heads": shared}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert tensor_parallel(tmp_path, gpus) == parts

@@ -19,6 +19,7 @@ from tulu_pipeline.artifacts.provenance import provenance
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext
 from tulu_pipeline.artifacts.storage import store_error
 from tulu_pipeline.artifacts.store import Attempt, Store
+from tulu_pipeline.artifacts.versions import code_of
 from tulu_pipeline.errors import StageFailed, TuluError
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,7 @@ def _publish(held: _Work, metrics: Metrics, seconds: float, store: Store, ctx: R
             metrics={key: value for key, value in metrics.items() if key != "cost_usd"},
             provenance=provenance(ctx.profile),
             inputs={key: made.key for key, made in held.ready.inputs.items() if made is not None},
+            fingerprint=code_of(node.artifact),
             seconds=round(seconds, 3),
             cost_usd=str(metrics.get("cost_usd", "0")),
             created=datetime.now(UTC).isoformat(timespec="seconds"),

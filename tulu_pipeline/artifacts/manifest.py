@@ -42,6 +42,7 @@ class Manifest:
         metrics: what the stage reported.
         provenance: where and how it was made.
         inputs: name of each input to the key of its artifact.
+        fingerprint: of the code that made it; advisory, the versions in `identity` are what counts.
         seconds: how long the stage ran. cost_usd: what it paid, as a decimal string.
         created: aware UTC time, ISO 8601.
     """

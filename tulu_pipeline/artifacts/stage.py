@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -40,7 +39,6 @@ class RunContext:
         settings: what the environment says.
         progress: where progress goes.
         strict_rows: fail a stage on the first malformed row instead of dropping it with its reason.
-        max_usd: spending cap of the run; None when none was given.
         on_child: called with (pid of the supervisor) for each child process, so that a takeover can end it.
     """
 
@@ -48,7 +46,6 @@ class RunContext:
     settings: Settings
     progress: ReportProgress = no_progress
     strict_rows: bool = False
-    max_usd: Decimal | None = None
     on_child: Callable[[int], None] = field(default=lambda pid: None)
 
 

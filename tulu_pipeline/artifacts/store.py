@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,12 +180,18 @@ class Store:
         if sha256_text(text_of_plain(manifest.identity)) != manifest.key:
             raise Tampered("the manifest's key is not that of its identity", where, action)
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Every published manifest."""
+    def manifests(self, on_error: Callable[[StoreError], None] | None = None) -> Iterator[Manifest]:
+        """Every published manifest; one that cannot be read goes to `on_error`, or is raised."""
         for stage in self.storage.names("actions"):
             for prefix in self.storage.names(f"actions/{stage}"):
                 for name in self.storage.names(f"actions/{stage}/{prefix}"):
-                    manifest = self.manifest(stage, name.removesuffix(".json"))
+                    try:
+                        manifest = self.manifest(stage, name.removesuffix(".json"))
+                    except StoreError as error:
+                        if on_error is None:
+                            raise
+                        on_error(error)
+                        continue
                     if manifest is not None:
                         yield manifest
 

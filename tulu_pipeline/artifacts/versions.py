@@ -24,7 +24,7 @@ from tulu_pipeline.artifacts.source import Builtin
 from tulu_pipeline.errors import BadInput
 
 _PACKAGES = ("tulu_pipeline", "tasks")
-# Code that decides where and when, not what: its changes move no bytes.
+# Code that decides where and when, not what: its changes move no bytes. Values of the specs are in the params.
 _FRAMEWORK = (
     "tulu_pipeline.artifacts",
     "tulu_pipeline.errors",
@@ -32,8 +32,12 @@ _FRAMEWORK = (
     "tulu_pipeline.profile",
     "tulu_pipeline.registry",
     "tulu_pipeline.settings",
-    "tulu_pipeline.specs",
+    "tulu_pipeline.specs.experiment",
+    "tulu_pipeline.specs.mixture",
+    "tulu_pipeline.specs.model",
+    "tulu_pipeline.specs.recipe",
 )
+_NOT_FRAMEWORK = frozenset({"tulu_pipeline.artifacts.json_lines"})  # the bytes of every record
 _ROOT = Path(__file__).resolve().parents[2]
 _ENTRY_FIELDS = frozenset({"versions", "fingerprint", "files"})
 
@@ -113,9 +117,14 @@ def fingerprint(modules: Iterable[str]) -> str:
         BadInput: a file is not there or does not parse.
     """
     digest = hashlib.sha256()
-    for name, code in sorted((_name(path), _read(path).code) for path in _closure(modules)):
+    for name, code in sorted((_name(path), _text(path)) for path in _closure(modules)):
         digest.update(f"{name}\0{code}\0".encode())
     return digest.hexdigest()
+
+
+def code_of(artifact: Artifact) -> str:
+    """Fingerprint of the code behind an artifact as it is now; kept in its manifest."""
+    return fingerprint(_modules(artifact))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +174,7 @@ def _closure(modules: Iterable[str]) -> set[Path]:
         path = queue.pop()
         if path not in found:
             found.add(path)
+            found.update(_data(path))
             beside = None if _is_ours(path) else path.parent
             queue.extend(file for name in _read(path).names if (file := _file(name, beside)) is not None)
     return found
@@ -178,10 +188,16 @@ def _file(module: str, beside: Path | None) -> Path | None:
     if module.partition(".")[0] not in _PACKAGES:
         neighbor = None if beside is None else beside / f"{place}.py"
         return neighbor if neighbor is not None and neighbor.is_file() else None
-    if "." not in module or any(module == name or module.startswith(f"{name}.") for name in _FRAMEWORK):
+    if "." not in module or (
+        module not in _NOT_FRAMEWORK and any(module == name or module.startswith(f"{name}.") for name in _FRAMEWORK)
+    ):
         return None
     candidates = (_ROOT / f"{place}.py", _ROOT / place / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _text(path: Path) -> str:
+    return _read(path).code if path.suffix == ".py" else _raw_hash(path)
 
 
 def _read(path: Path) -> _Module:
@@ -226,6 +242,14 @@ def _names(tree: ast.Module) -> Iterator[str]:
             name = node.value.partition(":")[0]
             if name.partition(".")[0] in _PACKAGES and name.replace(".", "").isidentifier():
                 yield name
+
+
+def _data(path: Path) -> Iterator[Path]:
+    """Files of a package that are not code but that its code reads: word lists, pins, pages."""
+    package = path.parent
+    if package.parent == _ROOT / "tulu_pipeline":
+        found = (file for file in package.rglob("*") if file.is_file() and file.suffix not in {".py", ".pyc"})
+        yield from found
 
 
 def _is_ours(path: Path) -> bool:

@@ -12,6 +12,7 @@ from tulu_pipeline.specs.mixture import Component, Mixture, single
 from tulu_pipeline.specs.recipe import Recipe
 
 _MMLU_ITEMS = 570
+_STEPS = 12
 
 EXPERIMENT = Experiment(
     name="first_light",
@@ -31,13 +32,13 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    recipe=Recipe(learning_rate=1e-3, max_steps=24, max_length_tokens=512, dtype="fp32"),
+    recipe=Recipe(learning_rate=1e-3, max_steps=_STEPS, max_length_tokens=512, dtype="fp32"),
     benchmarks={"mmlu": ("mmlu_0shot",), "gsm": ("gsm_cot",), "alpaca_eval": ("alpaca_eval",)},
     engine_dtype="float32",
     item_limit={"mmlu_0shot": _MMLU_ITEMS},
     max_new_tokens=256,
     notes=(
-        "The base model has random weights and 10M parameters; tuned for 24 steps of 128 conversations.",
+        f"The base model has random weights and 10M parameters; tuned for {_STEPS} steps of 128 conversations.",
         "Samples: Code-Alpaca 2,017 of 20,022, GPT4-Alpaca 9,954 of 52,002, CoT 7 of 9 files (33,443 rows).",
         f"MMLU: {_MMLU_ITEMS} of 14,042 questions, 10 of each of the 57 subjects; GSM: the paper's 200.",
         "Completions are capped at 256 tokens (the paper: 512 for GSM, 8,192 for AlpacaEval).",

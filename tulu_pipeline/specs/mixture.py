@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tulu_pipeline.errors import BadInput
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
@@ -35,6 +37,16 @@ class Mixture:
     components: tuple[Component, ...]
     label: str = ""
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        names = [component.dataset for component in self.components]
+        if not names:
+            raise BadInput(f"mixture `{self.name}` has no component", "mixture", "name at least one dataset")
+        for name in names:
+            if names.count(name) > 1:
+                raise BadInput(
+                    f"`{name}` stands {names.count(name)} times in mixture `{self.name}`", "mixture", "use `repeat`"
+                )
 
 
 def single(dataset: str) -> Mixture:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tulu_pipeline.artifacts.source import Source
-from tulu_pipeline.errors import unknown_name
 from tulu_pipeline.chat.options import TokenizerMode as TokenizerMode
+from tulu_pipeline.errors import unknown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

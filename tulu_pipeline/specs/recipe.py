@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.chat.options import LossSpan as LossSpan
+from tulu_pipeline.chat.options import SpecialInText
 from tulu_pipeline.errors import BadInput
 
 LossNorm = Literal["micro_mean", "token_mean"]
@@ -28,6 +30,8 @@ class Recipe:
         loss_micro_batch_conversations: size of the virtual micro-batch of `micro_mean`.
         dtype: weights' compute type.
         seed: draws the order of conversations and dropout.
+        special_in_text: whether a control token typed in a message stays text (`literal`) or becomes the control
+            id, as in the original (`hf`).
     """
 
     learning_rate: float = 2e-5
@@ -48,6 +52,7 @@ class Recipe:
     loss_micro_batch_conversations: int = 2
     dtype: Literal["bf16", "fp32"] = "bf16"
     seed: int = 42
+    special_in_text: SpecialInText = added_field(default="literal")
 
     def __post_init__(self) -> None:
         def refuse(what: str, fix: str) -> None:

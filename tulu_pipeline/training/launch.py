@@ -111,7 +111,7 @@ def finetune(
         _collect(work, aux)
     if not follower.done:
         # The launcher can end with code 0 although it was killed.
-        raise StageFailed("the ranks ended without a checkpoint", str(aux / _LOG_FILE), "see the whole log there")
+        raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
     return _metrics(list(read_steps(work / STEPS_FILE)), profile, resume_step, follower)
 
 

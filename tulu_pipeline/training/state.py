@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -73,7 +72,7 @@ def commit_state(work: Path, step: int, identity: StateIdentity) -> None:
     """
     root, unfinished, final = work / "state", unfinished_folder(work, step), state_folder(work, step)
     (unfinished / "identity.json").write_text(json.dumps(asdict(identity)))
-    for path in _files(unfinished):
+    for path in unfinished.rglob("*"):  # folders too: their entries must last as long as the files
         _sync(path)
     if final.exists():
         shutil.rmtree(final)
@@ -86,10 +85,6 @@ def commit_state(work: Path, step: int, identity: StateIdentity) -> None:
     for path in root.iterdir():
         if path.is_dir() and path != final:
             shutil.rmtree(path)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
 
 
 def _sync(path: Path) -> None:

@@ -76,7 +76,10 @@ def _run(job: TrainingJob, rank: int) -> None:
     model, pad_is_new = _load_model(job, tokenizer)
     engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=job.deepspeed)
     if job.resume_step:
-        engine.load_checkpoint(str(state_folder(job.work, job.resume_step)), tag=TAG)
+        folder = state_folder(job.work, job.resume_step)
+        loaded, _ = engine.load_checkpoint(str(folder), tag=TAG)
+        if loaded is None:  # it only warns, and would go on from the base model
+            raise StageFailed("the saved state cannot be read", str(folder), "remove that folder, then run again")
     mixture = MixtureTokens(job.tokens)
     total = total_steps(mixture.conversations, recipe)
     recorder = Recorder(job.work, job.resume_step) if rank == 0 else None

@@ -84,7 +84,7 @@ def completions_input(row: str, metric: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=1,
+    version=2,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

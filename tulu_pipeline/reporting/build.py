@@ -22,6 +22,7 @@ from tulu_pipeline.reporting.table import (
     TableRow,
     View,
 )
+from tulu_pipeline.reporting.text import points
 
 _SCORER_ORDER = ("paper", "strict")
 
@@ -249,7 +250,7 @@ def _weights(columns: Sequence[TableColumn], rule: AverageRule) -> list[float]:
 
 
 def _printed(score: Score) -> float:
-    return round(100 * score.value, 1)
+    return float(points(score.value))
 
 
 def _refuse_twins(kind: str, names: Iterable[str]) -> None:

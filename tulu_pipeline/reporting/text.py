@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
 
 from tulu_pipeline.reporting.table import AVERAGE, Cell, Row, Table, View, is_stand_in
 
@@ -21,8 +22,8 @@ CSV_FIELDS = (
 
 
 def points(value: float) -> str:
-    """A fraction as points with one decimal: 0.52 -> `52.0`."""
-    return f"{100 * value:.1f}"
+    """A fraction as points with one decimal: 0.52 -> `52.0`; a tie goes away from zero, as in the report's pages."""
+    return str(Decimal(100 * value).quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
 def plus_minus(view: View) -> str:
@@ -33,7 +34,7 @@ def plus_minus(view: View) -> str:
     score = view.score
     if score.low is None or score.high is None:
         return ""
-    return f"±{100 * max(score.high - score.value, score.value - score.low):.1f}"
+    return f"±{points(max(score.high - score.value, score.value - score.low))}"
 
 
 def arrow(view: View) -> str:

@@ -206,6 +206,22 @@ def pythons() -> list[str]:
     return [sys.executable, *works]
 
 
+def test_manifest_keeps_the_code_that_ran_though_it_was_edited_meanwhile(tree: Path) -> None:
+    shop = Workshop(tree / "shop")
+
+    def run(job: Job[ToyParams], ctx: RunContext) -> Metrics:
+        (job.out / "text").write_text("made")
+        (tree / "tasks/toy.py").write_text("half an edit (")
+        return {}
+
+    run.__module__ = "tasks.toy"
+    node = Artifact(stage=Stage(name="toy", version=1, params=ToyParams, run=run), cell="a", params=ToyParams())
+    before = fingerprint(["tasks.toy"])
+    assert shop.run(node).failed == []
+    (manifest,) = shop.store.manifests()
+    assert manifest.fingerprint == before
+
+
 # a user's own file
 
 

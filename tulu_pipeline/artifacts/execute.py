@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.lease import Lease, acquire
 from tulu_pipeline.artifacts.manifest import Manifest, digest_of
 from tulu_pipeline.artifacts.plan import Node
@@ -20,7 +21,7 @@ from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext
 from tulu_pipeline.artifacts.storage import store_error
 from tulu_pipeline.artifacts.store import Attempt, Store
 from tulu_pipeline.artifacts.versions import code_of
-from tulu_pipeline.errors import StageFailed, TuluError
+from tulu_pipeline.errors import BadInput, StageFailed, TuluError
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class _Work:
     ready: Ready
     lease: Lease
     attempt: Attempt
+    fingerprint: str  # of the code as it was when the work began
 
 
 def _begin(ready: Ready, store: Store, ctx: RunContext, outcome: Outcome) -> _Work | None:
@@ -108,7 +110,7 @@ def _begin(ready: Ready, store: Store, ctx: RunContext, outcome: Outcome) -> _Wo
                 attempt = store.begin(artifact.stage.name, key)
                 if ready.node.attempt:
                     store.add_attempt(ready.node.base_key, ready.node.attempt)
-                return _Work(ready, lease, attempt)
+                return _Work(ready, lease, attempt, _fingerprint(artifact))
         except BaseException:
             if lease is not None:
                 lease.release()
@@ -183,7 +185,7 @@ def _publish(held: _Work, metrics: Metrics, seconds: float, store: Store, ctx: R
             metrics={key: value for key, value in metrics.items() if key != "cost_usd"},
             provenance=provenance(ctx.profile),
             inputs={key: made.key for key, made in held.ready.inputs.items() if made is not None},
-            fingerprint=code_of(node.artifact),
+            fingerprint=held.fingerprint,
             seconds=round(seconds, 3),
             cost_usd=str(metrics.get("cost_usd", "0")),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -195,6 +197,14 @@ def _publish(held: _Work, metrics: Metrics, seconds: float, store: Store, ctx: R
     else:
         outcome.found[name] = manifest
     held.lease.release()
+
+
+def _fingerprint(artifact: Artifact) -> str:
+    """Advisory, so code that is being edited stops nothing."""
+    try:
+        return code_of(artifact)
+    except BadInput:
+        return ""
 
 
 def _let_go(held: _Work, store: Store, *, published: bool) -> None:

@@ -128,7 +128,7 @@ def change(world: World, what: str, index: int, text: str) -> list[str]:
     return [name] if what == "refresh" else []
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(cells=graphs(), changes=st.lists(CHANGES, max_size=4))
 def test_incremental_run_gives_what_a_build_from_nothing_gives(
     cells: list[Cell], changes: list[tuple[str, int, str]]

@@ -62,6 +62,15 @@ class FlowRunView:
         found = ask("POST", f"{self.url}/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
         return [line["message"] for line in found]
 
+    def says(self, beginning: str, seconds: float = 20, **only: str) -> bool:
+        """Whether a log message begins so; log lines come in batches, after the state they belong to."""
+        deadline = time.monotonic() + seconds
+        while not any(line.startswith(beginning) for line in self.log(**only)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.25)
+        return True
+
     def _filter(self, what: str) -> list[dict[str, Any]]:
         body = {"flow_runs": {"id": {"any_": [self.id]}}}
         return list(ask("POST", f"{self.url}/{what}/filter", body))

@@ -97,9 +97,7 @@ def test_a_worker_runs_it_and_a_second_run_has_no_task_runs(
     assert set(runs) == {"download[worms]", "download[birds]", "normalize[worms]", "normalize[birds]"}
     assert {each["state_type"] for each in runs.values()} == {"COMPLETED"}
     assert {"download-worms", "download-birds", "normalize-worms", "normalize-birds"} <= set(first.artifacts())
-    assert any(
-        line.startswith("done normalize[birds]") for line in first.log(task_run_id=runs["normalize[birds]"]["id"])
-    )
+    assert first.says("done normalize[birds]", task_run_id=runs["normalize[birds]"]["id"])
     second = start(prefect_server, deployment, **asked)
     assert second.ended(120)["state_type"] == "COMPLETED", worker.read_text()
     assert second.task_runs(0) == {}

@@ -322,12 +322,12 @@ def _carry_out(session: Session, runner: str) -> RunResult:
 
 
 def _nothing_to_do(session: Session) -> RunResult:
-    from tulu_pipeline.artifacts.run import RunResult
+    """The run's own loop with nothing to submit: no bars, no Prefect."""
+    from flows.session import run_session
+    from tulu_pipeline.artifacts.run import local_threads
 
-    for name, node in session.plan.nodes.items():
-        if node.manifest is not None:
-            session.store.set_ref(session.experiment.name, name, node.manifest)
-    return RunResult(hit=len(session.plan.nodes))
+    with local_threads() as submit:
+        return run_session(session, submit)
 
 
 def _names(session: Session, artifact: str) -> list[str]:

@@ -302,7 +302,7 @@ def _carry_out(parcel: _Parcel) -> None:
     outcome = parcel.carry_out()
     parcel.progress.end(parcel.names)
     for name, manifest in outcome.made.items():
-        link = f"{parcel.store.url}/refs/{parcel.experiment}/{name.replace('/', '∕')}"
+        link = parcel.store.ref_place(parcel.experiment, name)
         show_markdown(name, made_markdown(name, manifest, link), f"made {name}")
     errors = list(dict.fromkeys(outcome.failed.values()))
     if len(outcome.failed) > 1:

@@ -215,7 +215,7 @@ class Store:
                 self.storage.write(path, manifest.payload.encode())
             return
         target = f"../../{manifest.payload}"
-        if _link_target(f"{self.url}/{path}") == target:
+        if _link_target(self.ref_place(experiment, name)) == target:
             return
         link = self.storage.local / path
         with telling(link):
@@ -226,6 +226,10 @@ class Store:
                 temporary.replace(link)
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def ref_place(self, experiment: str, name: str) -> str:
+        """Where the readable name is: a path or URL for people."""
+        return f"{self.url}/{_ref(experiment, name)}"
 
     def ref(self, experiment: str, name: str) -> Manifest | None:
         """The artifact a readable name last pointed at; None where it is not published any more."""

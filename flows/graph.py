@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.catalog import EXPERIMENTS, find_benchmark, find_dataset
+from tasks.describe import DESCRIBE, DescribeParams
 from tasks.download import DOWNLOAD, DownloadParams
 from tasks.finetune import FINETUNE, FinetuneParams
 from tasks.generate import GENERATE, generate_params
@@ -18,18 +19,19 @@ from tasks.judge import JUDGE, JudgeParams
 from tasks.mix import MIX, MixParams
 from tasks.normalize import NORMALIZE, NormalizeParams
 from tasks.score import SCORE, ScoreParams
-from tasks.tabulate import TABULATE, TabulateParams, completions_input, score_input
+from tasks.tabulate import TABULATE, TabulateParams, completions_input, data_input, score_input
 from tasks.tokenization import TOKENIZE, TokenizeParams
 from tulu_pipeline.artifacts.artifact import Artifact, Graph, ObjectRef
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.artifacts.versions import VersionsLock
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import TableColumn, TableRow
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
-from tulu_pipeline.specs.mixture import Component, Mixture
-from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.specs.mixture import Mixture
+from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
 from tulu_pipeline.specs.recipe import Recipe
 
 VERSIONS_LOCK = Path(__file__).resolve().parents[1] / "tasks" / "versions.lock"
@@ -42,6 +44,15 @@ def graph_of(experiment: Experiment) -> Graph:
         NotFound: it names a dataset, benchmark or metric that is not there.
     """
     return Graph([_Compiler(experiment).table()])
+
+
+def components_graph(experiment: Experiment, mixture: Mixture) -> Graph:
+    """The conversations of a mixture's components, in order, and what they need; no model.
+
+    Raises:
+        NotFound: it names a dataset that is not there.
+    """
+    return Graph(_Compiler(experiment).component(mixture, index)[1] for index in range(len(mixture.components)))
 
 
 def every_artifact() -> list[Artifact]:
@@ -70,56 +81,93 @@ class _Compiler:
             base = self.model(model)
             if self.experiment.untuned:
                 rows.append(TableRow(name=model.name, label="untuned", base_model=model.name, untuned=True))
-                inputs |= self.evaluated(model.name, base, base, tuned=False)
+                inputs |= self.evaluated(model.name, base, model.tokenizer, tuned=False)
             for mixture in self.experiment.mixtures:
                 name = f"{model.name}+{mixture.name}"
                 label = mixture.label or mixture.name
                 rows.append(TableRow(name=name, label=label, base_model=model.name, mixture=mixture.name))
-                inputs |= self.evaluated(name, self.finetuned(model, base, mixture), base, tuned=True)
+                inputs |= self.evaluated(name, self.finetuned(model, base, mixture), model.tokenizer, tuned=True)
         columns = tuple(self._column(benchmark, setting) for benchmark, setting in self._asked())
+        datasets = [find_dataset(name, self.experiment) for name in self._described()]
+        inputs |= {data_input(dataset.name): self.described(dataset) for dataset in datasets}
         params = TabulateParams(
-            title=self.experiment.title, rows=tuple(rows), columns=columns, notes=self.experiment.notes
+            title=self.experiment.title,
+            rows=tuple(rows),
+            columns=columns,
+            notes=self.experiment.notes,
+            data=tuple(_data_row(dataset) for dataset in datasets),
         )
         return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
 
     def model(self, model: PretrainedModel) -> Artifact:
         return self._download(model.name, model.sources)
 
+    def tokenizer(self, tokenizer: PretrainedTokenizer) -> Artifact:
+        return self._download(f"{tokenizer.name}-tokenizer", tokenizer.sources)
+
     def conversations(self, dataset: Dataset) -> Artifact:
-        """The dataset in one chat schema."""
+        """The dataset in one chat schema; a dataset that splits long chats also follows from a tokenizer."""
         if dataset.name not in self._conversations:
+            inputs = {"raw": self._download(dataset.name, dataset.sources)}
+            mode = None
+            if dataset.splits_by_tokens:
+                counter = self._data_tokenizer(f"`{dataset.name}` splits long chats by their tokens")
+                inputs["tokenizer"], mode = self.tokenizer(counter), counter.mode
             self._conversations[dataset.name] = Artifact(
                 stage=NORMALIZE,
                 cell=dataset.name,
-                params=NormalizeParams(dataset=dataset.name, definition=dataset),
-                inputs={"raw": self._download(dataset.name, dataset.sources)},
+                params=NormalizeParams(dataset=dataset.name, tokenizer_mode=mode, definition=dataset),
+                inputs=inputs,
                 objects=(_ref(dataset),),
             )
         return self._conversations[dataset.name]
 
-    def component(self, mixture: Mixture, component: Component) -> tuple[str, Artifact]:
-        """A component's conversations, drawn where the mixture caps them; and what to call them."""
+    def described(self, dataset: Dataset) -> Artifact:
+        """What a dataset holds, in tokens of the experiment's tokenizer."""
+        counter = self._data_tokenizer("the table of the data counts tokens")
+        recipe = self.experiment.recipe
+        params = DescribeParams(
+            dataset=dataset.name,
+            tokenizer_mode=counter.mode,
+            loss_span=recipe.loss_span,
+            special_in_text=recipe.special_in_text,
+            max_length_tokens=recipe.max_length_tokens,
+        )
+        inputs = {"conversations": self.conversations(dataset), "tokenizer": self.tokenizer(counter)}
+        return Artifact(stage=DESCRIBE, cell=dataset.name, params=params, inputs=inputs)
+
+    def component(self, mixture: Mixture, index: int) -> tuple[str, Artifact]:
+        """A component's conversations, filtered and drawn where the mixture says so; and what to call them."""
+        component, cap = mixture.components[index], mixture.caps()[index]
         dataset = find_dataset(component.dataset, self.experiment)
         whole = self.conversations(dataset)
-        if component.cap is None:
+        if cap is None and not (component.deduplicate or component.languages or component.licenses):
             return dataset.name, whole
         cell = f"{mixture.name}/{dataset.name}"
-        params = MixParams(dataset=dataset.name, cap=component.cap, seed=mixture.seed)
+        params = MixParams(
+            dataset=dataset.name,
+            cap=cap,
+            seed=mixture.seed,
+            whole_cap=component.weight is not None,
+            deduplicate=component.deduplicate,
+            languages=component.languages,
+            licenses=component.licenses,
+            dataset_license=dataset.license if component.licenses else "",
+        )
         return cell, Artifact(stage=MIX, cell=cell, params=params, inputs={"conversations": whole})
 
-    def tokens(self, model: PretrainedModel, base: Artifact, recipe: Recipe, cell: str, text: Artifact) -> Artifact:
+    def tokens(self, tokenizer: PretrainedTokenizer, recipe: Recipe, cell: str, text: Artifact) -> Artifact:
         """Conversations as token ids and loss masks; once per tokenizer, template and length."""
         params = TokenizeParams(
             max_length_tokens=recipe.max_length_tokens,
             loss_span=recipe.loss_span,
-            tokenizer_mode=model.tokenizer_mode,
+            tokenizer_mode=tokenizer.mode,
             special_in_text=recipe.special_in_text,
         )
-        name = f"{model.name}+{cell}"
+        inputs = {"conversations": text, "tokenizer": self.tokenizer(tokenizer)}
+        name = f"{tokenizer.name}+{cell}"
         for suffix in ("", f"@{recipe.max_length_tokens}", f"@{recipe.max_length_tokens}-{recipe.loss_span}"):
-            made = Artifact(
-                stage=TOKENIZE, cell=name + suffix, params=params, inputs={"conversations": text, "model": base}
-            )
+            made = Artifact(stage=TOKENIZE, cell=name + suffix, params=params, inputs=inputs)
             known = self._tokens.setdefault(made.cell, made)
             if known.params == params and known.inputs["conversations"] is text:
                 return known
@@ -129,22 +177,24 @@ class _Compiler:
         """The base model tuned on a mixture: an ordered list of tokenized components; nothing is copied."""
         recipe = self.experiment.recipe_for(model, mixture)
         inputs = {"model": base}
-        for index, component in enumerate(mixture.components):
-            cell, text = self.component(mixture, component)
-            inputs[f"tokens_{index}"] = self.tokens(model, base, recipe, cell, text)
+        for index in range(len(mixture.components)):
+            cell, text = self.component(mixture, index)
+            inputs[f"tokens_{index}"] = self.tokens(model.tokenizer, recipe, cell, text)
         params = FinetuneParams(
             recipe=recipe, components=tuple((part.dataset, part.repeat) for part in mixture.components)
         )
         return Artifact(stage=FINETUNE, cell=f"{model.name}+{mixture.name}", params=params, inputs=inputs)
 
-    def evaluated(self, row: str, checkpoint: Artifact, base: Artifact, *, tuned: bool) -> dict[str, Artifact]:
+    def evaluated(
+        self, row: str, checkpoint: Artifact, tokenizer: PretrainedTokenizer, *, tuned: bool
+    ) -> dict[str, Artifact]:
         """Inputs of the table for one row: completions and scores for each metric."""
         cells: dict[str, Artifact] = {}
         for benchmark, setting in self._asked():
             if setting.tuned_only and not tuned:
                 continue
             completions = self._completions(row, checkpoint, benchmark, setting, tuned=tuned)
-            cells[score_input(row, setting.metric)] = self._scored(row, completions, base, benchmark, setting)
+            cells[score_input(row, setting.metric)] = self._scored(row, completions, tokenizer, benchmark, setting)
             cells[completions_input(row, setting.metric)] = completions
         return cells
 
@@ -170,7 +220,7 @@ class _Compiler:
         )
 
     def _scored(
-        self, row: str, completions: Artifact, base: Artifact, benchmark: Benchmark, setting: Setting
+        self, row: str, completions: Artifact, tokenizer: PretrainedTokenizer, benchmark: Benchmark, setting: Setting
     ) -> Artifact:
         asked = self._download(benchmark.name, benchmark.sources)
         inputs = {"completions": completions, "benchmark": asked}
@@ -179,7 +229,7 @@ class _Compiler:
                 stage=JUDGE,
                 cell=f"{row}/{setting.metric}",
                 params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark),
-                inputs={"completions": completions, "benchmark": asked, "tokenizer": base},
+                inputs={"completions": completions, "benchmark": asked, "tokenizer": self.tokenizer(tokenizer)},
                 objects=(_prompts(benchmark),),
             )
         params = ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark)
@@ -199,12 +249,31 @@ class _Compiler:
             metric=setting.metric, title=setting.title, tuned_only=setting.tuned_only, benchmark=benchmark.name
         )
 
+    def _described(self) -> tuple[str, ...]:
+        of_mixtures = (part.dataset for mixture in self.experiment.mixtures for part in mixture.components)
+        return self.experiment.data_table or tuple(dict.fromkeys(of_mixtures))
+
+    def _data_tokenizer(self, reason: str) -> PretrainedTokenizer:
+        if self.experiment.data_tokenizer is not None:
+            return self.experiment.data_tokenizer
+        if not self.experiment.models:
+            raise BadInput(
+                f"{reason}, and there is no tokenizer", self.experiment.name, "give the experiment a `data_tokenizer`"
+            )
+        return self.experiment.models[0].tokenizer
+
     def _download(self, cell: str, sources: Mapping[str, Source]) -> Artifact:
         made = Artifact(stage=DOWNLOAD, cell=cell, params=DownloadParams(), sources=sources)
         known = self._downloads.setdefault(cell, made)
         if known.sources != sources:
             raise BadInput(f"two sources are both called `{cell}`", self.experiment.name, "rename one")
         return known
+
+
+def _data_row(dataset: Dataset) -> DataRow:
+    return DataRow(
+        name=dataset.name, title=dataset.title, license=dataset.license, sample=dataset.sample, paper=dataset.paper
+    )
 
 
 def _ref(dataset: Dataset) -> ObjectRef:

@@ -7,7 +7,7 @@ from tulu_pipeline.specs.benchmark import Benchmark, Sampling, Setting
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import single
-from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
 
 DATASETS = 12
 METRICS = {
@@ -75,6 +75,7 @@ def _model(name: str, number: int) -> PretrainedModel:
         pretraining_tokens=0,
         context_tokens=2048,
         license="",
+        tokenizer=PretrainedTokenizer(name="llama", sources={"tokenizer.json": _source(300)}),
     )
 
 

@@ -1,5 +1,6 @@
 """The stages, in the order data flows through them."""
 
+from tasks.describe import DESCRIBE
 from tasks.download import DOWNLOAD
 from tasks.finetune import FINETUNE
 from tasks.generate import GENERATE
@@ -10,4 +11,4 @@ from tasks.score import SCORE
 from tasks.tabulate import TABULATE
 from tasks.tokenization import TOKENIZE
 
-STAGES = (DOWNLOAD, NORMALIZE, MIX, TOKENIZE, FINETUNE, GENERATE, JUDGE, SCORE, TABULATE)
+STAGES = (DOWNLOAD, NORMALIZE, MIX, DESCRIBE, TOKENIZE, FINETUNE, GENERATE, JUDGE, SCORE, TABULATE)

@@ -1,12 +1,13 @@
-"""Stage 3: one component of a mixture, where it is capped."""
+"""Stage 3: one component of a mixture, where it is filtered or capped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
 from tulu_pipeline.chat.draw import draw
-from tulu_pipeline.errors import BadInput
+from tulu_pipeline.specs.mixture import Deduplicate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,17 +16,21 @@ class MixParams:
 
     Attributes:
         dataset: the component's name, with its variant.
-        cap: at most this many conversations.
+        cap: at most this many conversations; None for all that the filters leave.
         seed: the mixture's.
+        whole_cap: fewer than `cap` is an error, because a weight asked for them.
+        deduplicate, languages, licenses: see `specs.mixture.Component`.
+        dataset_license: of rows that have none of their own; told only where `licenses` are.
     """
 
     dataset: str
-    cap: int
+    cap: int | None
     seed: int = 42
-
-    def __post_init__(self) -> None:
-        if self.cap < 1:
-            raise BadInput(f"the cap of `{self.dataset}` is {self.cap}", "mixture", "write at least 1, or None for all")
+    whole_cap: bool = added_field(default=False)
+    deduplicate: Deduplicate = added_field(default="")
+    languages: tuple[str, ...] = added_field(default=())
+    licenses: tuple[str, ...] = added_field(default=())
+    dataset_license: str = added_field(default="")
 
 
 def run_mix(job: Job[MixParams], ctx: RunContext) -> Metrics:
@@ -35,6 +40,7 @@ def run_mix(job: Job[MixParams], ctx: RunContext) -> Metrics:
     params = job.params
     conversations = ConversationFile(job.input("conversations"))
     rows = len(conversations)
+    assert params.cap is not None
     chosen = set(draw(conversations.ids(), params.cap, seed=params.seed, dataset=params.dataset))
     with ConversationWriter(job.out) as writer:
         for index, conversation in enumerate(conversations):

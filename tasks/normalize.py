@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass
 
-from tulu_pipeline.artifacts.canonical import execution_field
+from tulu_pipeline.artifacts.canonical import added_field, execution_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.dropped import DroppedRows
+from tulu_pipeline.chat.options import TokenizerMode
+from tulu_pipeline.chat.row_log import RowLog
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.raw.convert import convert_rows
-from tulu_pipeline.specs.dataset import BrokenRow, Dataset
+from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, CountTokens, Dataset
 
 _REPORT_EVERY_ROWS = 2000
 
@@ -23,16 +24,18 @@ class NormalizeParams:
     Attributes:
         dataset: the dataset's name, with its variant.
         seed: from which each row's random stream follows.
+        tokenizer_mode: of the tokenizer that long chats are split by; for datasets that do so.
         definition: the dataset itself.
     """
 
     dataset: str
     seed: int = 42
+    tokenizer_mode: TokenizerMode | None = added_field(default=None)
     definition: Dataset = execution_field(default=MISSING)
 
 
 def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
-    """Writes `conversations.parquet` and `aux/dropped.jsonl`.
+    """Writes `conversations.parquet`, `aux/dropped.jsonl` and `aux/changed.jsonl`.
 
     Raises:
         BadInput: a file cannot be read, no row could be kept, or (with `ctx.strict_rows`) a row had to be dropped.
@@ -42,8 +45,16 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
     dataset, raw = job.params.definition, job.input("raw")
     files = {name: raw / name for name in dataset.sources}
     rows = kept = messages = 0
-    with ConversationWriter(job.out) as writer, DroppedRows(job.aux) as dropped:
-        for row in _reporting(convert_rows(dataset, files, job.params.seed), job, ctx):
+    converted = convert_rows(dataset, files, job.params.seed, _counter(job))
+    with (
+        ConversationWriter(job.out) as writer,
+        RowLog(job.aux, "dropped") as dropped,
+        RowLog(job.aux, "changed") as changed,
+    ):
+        for row in _reporting(converted, job, ctx):
+            if isinstance(row, ChangedRow):
+                changed.add(row_id=row.row_id, where=row.where, reason=row.reason, text=row.text)
+                continue
             rows += 1
             if isinstance(row, BrokenRow):
                 dropped.add(row_id=row.row_id, where=row.where, reason=row.reason, text=row.text)
@@ -61,13 +72,23 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
         "kept": kept,
         "dropped": dropped.count,
         "dropped_by_reason": dict(dropped.by_reason),
+        "changed": changed.count,
+        "changed_by_reason": dict(changed.by_reason),
         "rounds_mean": messages / 2 / kept,
     }
 
 
+def _counter(job: Job[NormalizeParams]) -> CountTokens | None:
+    if not job.params.definition.splits_by_tokens:
+        return None
+    from tulu_pipeline.chat.tokenizer import load_tokenizer
+
+    return load_tokenizer(job.input("tokenizer"), tokenizer_mode=job.params.tokenizer_mode).count_tokens
+
+
 def _reporting(
-    rows: Iterator[Conversation | BrokenRow], job: Job[NormalizeParams], ctx: RunContext
-) -> Iterator[Conversation | BrokenRow]:
+    rows: Iterator[Conversation | BrokenRow | ChangedRow], job: Job[NormalizeParams], ctx: RunContext
+) -> Iterator[Conversation | BrokenRow | ChangedRow]:
     done = 0
     for row in rows:
         yield row
@@ -77,7 +98,7 @@ def _reporting(
     ctx.progress(job.name, done, done, "rows")
 
 
-def _refused(dataset: Dataset, rows: int, dropped: DroppedRows) -> BadInput:
+def _refused(dataset: Dataset, rows: int, dropped: RowLog) -> BadInput:
     first = "; ".join(f"{where}: {reason}" for where, reason in dropped.first)
     more = f" and {dropped.count - len(dropped.first):,} more" if dropped.count > len(dropped.first) else ""
     return BadInput(
@@ -87,4 +108,4 @@ def _refused(dataset: Dataset, rows: int, dropped: DroppedRows) -> BadInput:
     )
 
 
-NORMALIZE = Stage(name="normalize", version=1, params=NormalizeParams, run=run_normalize, env=("pyarrow",))
+NORMALIZE = Stage(name="normalize", version=2, params=NormalizeParams, run=run_normalize, env=("pyarrow",))

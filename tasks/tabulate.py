@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import AverageRule, TableColumn, TableRow
 
 
@@ -19,6 +21,7 @@ class TabulateParams:
         notes: lines under the table: caps, samples, deviations.
         average: how columns are averaged: `columns` (Tables 3–5), `benchmarks` (Table 8) or `none` (6, 7).
         headline: the scorer shown first.
+        data: rows of the table of the data; their statistics are the inputs `data:<name>`.
     """
 
     title: str
@@ -27,6 +30,7 @@ class TabulateParams:
     notes: tuple[str, ...] = ()
     average: AverageRule = "columns"
     headline: str = "paper"
+    data: tuple[DataRow, ...] = added_field(default=())
 
 
 def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
@@ -80,6 +84,11 @@ def score_input(row: str, metric: str) -> str:
 def completions_input(row: str, metric: str) -> str:
     """Name of the input with the completions of a cell."""
     return f"completions:{row}/{metric}"
+
+
+def data_input(name: str) -> str:
+    """Name of the input with the statistics of a dataset."""
+    return f"data:{name}"
 
 
 TABULATE = Stage(

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.dropped import DroppedRows
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
+from tulu_pipeline.chat.row_log import RowLog
 from tulu_pipeline.errors import BadInput
 
 _CONVERSATIONS_PER_BATCH = 512
@@ -45,7 +45,7 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
 
     params = job.params
     tokenizer = load_tokenizer(
-        job.input("model"), tokenizer_mode=params.tokenizer_mode, special_in_text=params.special_in_text
+        job.input("tokenizer"), tokenizer_mode=params.tokenizer_mode, special_in_text=params.special_in_text
     )
     options = EncodeOptions(max_length_tokens=params.max_length_tokens, loss_span=params.loss_span)
     made_by = asdict(params) | {"tokenizer_fingerprint": tokenizer.fingerprint}
@@ -54,7 +54,7 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     rest = iter(conversations)
     with (
         TokenWriter(job.out, id_type(tokenizer.vocabulary_size), made_by) as writer,
-        DroppedRows(job.aux) as dropped,
+        RowLog(job.aux, "dropped") as dropped,
     ):
         while batch := list(islice(rest, _CONVERSATIONS_PER_BATCH)):
             for conversation, encoded in zip(batch, encode_many(batch, tokenizer, options), strict=True):

@@ -25,6 +25,7 @@ from tulu_pipeline.datasets import alpaca
 from tulu_pipeline.errors import BadInput, StageFailed, Tampered
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.specs.mixture import Component
 
 CONTEXT = RunContext(profile=Profile(), settings=read_settings())
 
@@ -89,6 +90,8 @@ def test_normalize_keeps_good_rows_and_accounts_for_the_others(run: Any, tmp_pat
         "kept": 3,
         "dropped": 2,
         "dropped_by_reason": {"no `output`": 1, "empty instruction": 1},
+        "changed": 0,
+        "changed_by_reason": {},
         "rounds_mean": 1.0,
     }
     conversations = list(ConversationFile(out))
@@ -180,13 +183,13 @@ def test_mix_keeps_all_and_says_so_where_there_are_fewer_than_the_cap(run: Any, 
 
 
 def test_a_cap_below_one_is_refused() -> None:
-    with pytest.raises(BadInput, match="cap of `demo` is 0"):
-        MixParams(dataset="demo", cap=0)
+    with pytest.raises(BadInput, match="the cap is 0"):
+        Component(dataset="demo", cap=0)
 
 
 def test_tokenize_writes_what_encode_gives(run: Any, conversations: Path, llama_like: Path) -> None:
     params = TokenizeParams(tokenizer_mode="legacy_fast", max_length_tokens=60)
-    out, metrics = run(TOKENIZE, params, conversations=conversations, model=llama_like)
+    out, metrics = run(TOKENIZE, params, conversations=conversations, tokenizer=llama_like)
     tokens, tokenizer = open_tokens(out), load_tokenizer(llama_like, tokenizer_mode="legacy_fast")
     expected = [
         encode(each, tokenizer, EncodeOptions(max_length_tokens=60)) for each in ConversationFile(conversations)
@@ -217,7 +220,9 @@ def test_tokenize_writes_what_encode_gives(run: Any, conversations: Path, llama_
 def test_datasets_opens_what_tokenize_wrote(run: Any, conversations: Path, llama_like: Path) -> None:
     import datasets
 
-    out, _ = run(TOKENIZE, TokenizeParams(tokenizer_mode="legacy_fast"), conversations=conversations, model=llama_like)
+    out, _ = run(
+        TOKENIZE, TokenizeParams(tokenizer_mode="legacy_fast"), conversations=conversations, tokenizer=llama_like
+    )
     opened, tokens = datasets.load_from_disk(str(out)), open_tokens(out)
     assert opened.column_names == ["input_ids", "loss_mask", "id"]
     assert len(opened) == 60
@@ -238,13 +243,13 @@ def test_a_conversation_with_nothing_to_learn_is_dropped_and_counted(
         for name, question in (("short", "Why?"), ("long", "Why? " * 200)):
             writer.write(Conversation("demo", name, (Message("user", question), Message("assistant", "So."))))
     params = TokenizeParams(tokenizer_mode="legacy_fast", max_length_tokens=100)
-    out, metrics = run(TOKENIZE, params, conversations=folder, model=llama_like)
+    out, metrics = run(TOKENIZE, params, conversations=folder, tokenizer=llama_like)
     assert (metrics["rows"], metrics["dropped"], metrics["truncated"]) == (1, 1, 1)
     assert [(row["row_id"], row["reason"]) for row in dropped_rows(out)] == [
         ("long", "nothing to learn in the first 100 tokens")
     ]
     with pytest.raises(BadInput, match="none of 2 conversations"):
-        run(TOKENIZE, replace(params, max_length_tokens=3), conversations=folder, model=llama_like)
+        run(TOKENIZE, replace(params, max_length_tokens=3), conversations=folder, tokenizer=llama_like)
 
 
 def test_each_data_stage_writes_the_same_bytes_twice(
@@ -254,7 +259,7 @@ def test_each_data_stage_writes_the_same_bytes_twice(
     cases: list[tuple[Stage[Any], object, dict[str, Path]]] = [
         (NORMALIZE, NORMALIZE_ALPACA, {"raw": raw}),
         (MIX, MixParams(dataset="demo", cap=17), {"conversations": conversations}),
-        (TOKENIZE, TokenizeParams(), {"conversations": conversations, "model": llama_like}),
+        (TOKENIZE, TokenizeParams(), {"conversations": conversations, "tokenizer": llama_like}),
     ]
     for stage, params, inputs in cases:
         first, second = (digests(run(stage, params, **inputs)[0]) for _ in range(2))
@@ -262,7 +267,7 @@ def test_each_data_stage_writes_the_same_bytes_twice(
 
 
 def test_a_damaged_file_is_named(run: Any, conversations: Path, llama_like: Path) -> None:
-    out, _ = run(TOKENIZE, TokenizeParams(), conversations=conversations, model=llama_like)
+    out, _ = run(TOKENIZE, TokenizeParams(), conversations=conversations, tokenizer=llama_like)
     shard = out / "tokens-00000.arrow"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
@@ -289,5 +294,5 @@ def test_a_damaged_file_is_named(run: Any, conversations: Path, llama_like: Path
 def test_progress_is_reported(run: Any, conversations: Path, llama_like: Path) -> None:
     seen: list[tuple[str, float, float | None, str]] = []
     ctx = replace(CONTEXT, progress=lambda name, done, total, unit, note="": seen.append((name, done, total, unit)))
-    run(TOKENIZE, TokenizeParams(), ctx, conversations=conversations, model=llama_like)
+    run(TOKENIZE, TokenizeParams(), ctx, conversations=conversations, tokenizer=llama_like)
     assert seen[-1] == ("tokenize[x]", 60, 60, "conversations")

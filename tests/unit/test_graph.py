@@ -55,9 +55,9 @@ def test_a_mixture_copies_nothing_and_a_cap_makes_one_node() -> None:
     graph = graph_of(with_mixtures(whole, capped))
     assert names(graph, "mix") == ["capped/dataset_0"]
     assert sorted(names(graph, "tokenize")) == [
-        "llama-7b+capped/dataset_0",
-        "llama-7b+dataset_0",
-        "llama-7b+dataset_1",
+        "llama+capped/dataset_0",
+        "llama+dataset_0",
+        "llama+dataset_1",
     ]
 
 

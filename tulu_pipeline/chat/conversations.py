@@ -1,4 +1,4 @@
-"""Conversations on disk: one Parquet file with the columns of the published Tülu mixture.
+"""Conversations on disk: one Parquet file with the columns of the published Tülu mixture, and two of our own.
 
 The bytes follow from the conversations alone: row groups of a fixed size, fixed compression, no times.
 """
@@ -21,8 +21,10 @@ _SCHEMA = pa.schema(
         ("dataset", pa.string()),
         ("id", pa.string()),
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("license", pa.string()),
+        ("language", pa.string()),
     ],
-    metadata={"schema_version": "1"},
+    metadata={"schema_version": "2"},
 )
 
 
@@ -55,6 +57,8 @@ class ConversationWriter:
                 [{"role": message.role, "content": message.content} for message in conversation.messages]
                 for conversation in self._waiting
             ],
+            [conversation.license for conversation in self._waiting],
+            [conversation.language for conversation in self._waiting],
         ]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), row_group_size=_ROWS_PER_GROUP)
@@ -89,4 +93,4 @@ class ConversationFile:
         for batch in self._file.iter_batches(_ROWS_PER_GROUP // 4):
             for row in batch.to_pylist():
                 messages = tuple(Message(message["role"], message["content"]) for message in row["messages"])
-                yield Conversation(row["dataset"], row["id"], messages)
+                yield Conversation(row["dataset"], row["id"], messages, row["license"], row["language"])

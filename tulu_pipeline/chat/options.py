@@ -10,7 +10,7 @@ from tulu_pipeline.errors import BadInput
 LossSpan = Literal["tulu1", "eos"]
 TokenizerMode = Literal["legacy_fast", "nonlegacy", "v2023_slow"]
 SpecialInText = Literal["literal", "hf"]
-Template = Literal["tulu"]
+Template = Literal["tulu", "own"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,12 @@ class Conversation:
         dataset: the dataset's name.
         id: unique in the dataset, derived from the raw row, such as `alpaca_17`.
         messages: at least one of them from the assistant.
+        license: of this row where it is not the dataset's own (an SPDX id where there is one), else "".
+        language: ISO 639-1 code where the raw row tells it, else "".
     """
 
     dataset: str
     id: str
     messages: tuple[Message, ...]
+    license: str = ""
+    language: str = ""

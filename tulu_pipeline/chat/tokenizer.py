@@ -53,6 +53,10 @@ class ChatTokenizer:
         backend = self.following if after_end_mark else self.opening
         return backend.encode_batch(texts, add_special_tokens=False)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has by itself, BOS included."""
+        return [len(self.bos_ids) + len(encoding.ids) for encoding in self.encode_texts(texts, after_end_mark=False)]
+
 
 def load_tokenizer(
     folder: Path, *, tokenizer_mode: TokenizerMode | None = None, special_in_text: SpecialInText = "literal"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_pipeline.artifacts.source import Builtin
-from tulu_pipeline.specs.model import Family, PretrainedModel
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +84,7 @@ def write_model(
     _write_json(out / "config.json", config)
     generation = {"bos_token_id": _BOS, "eos_token_id": _EOS, "pad_token_id": _PAD}
     _write_json(out / "generation_config.json", generation)
-    _write_tokenizer(out, vocabulary, all_words=bool(all_words))
+    write_tokenizer(out, vocabulary=vocabulary, all_words=all_words)
 
 
 def _shapes(vocabulary: int, hidden: int, layers: int, feed_forward: int) -> dict[str, tuple[int, ...]]:
@@ -124,9 +124,11 @@ def _weights(
         yield tensor, (normal * deviation).astype(np.float32).reshape(shape)
 
 
-def _write_tokenizer(out: Path, vocabulary: int, *, all_words: bool) -> None:
+def write_tokenizer(out: Path, *, vocabulary: int, all_words: int) -> None:
+    """Write the tokenizer's files alone; the arguments are those of `write_model`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+    out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -136,7 +138,7 @@ def _write_tokenizer(out: Path, vocabulary: int, *, all_words: bool) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_text(all_words=all_words), trainer)
+    tokenizer.train_from_iterator(_text(all_words=bool(all_words)), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", _BOS)]
     )
@@ -179,9 +181,13 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _model(name: str, parameters: int, **architecture: int | float) -> PretrainedModel:
-    arguments = (("name", name), *architecture.items())
+def _model(
+    name: str, parameters: int, *, vocabulary: int, all_words: int, **architecture: int | float
+) -> PretrainedModel:
+    of_tokenizer = (("vocabulary", vocabulary), ("all_words", all_words))
+    arguments: tuple[tuple[str, str | int | float], ...] = (("name", name), *of_tokenizer, *architecture.items())
     source = Builtin(function=f"{__name__}:write_model", version=1, args=arguments)
+    tokenizer = Builtin(function=f"{__name__}:write_tokenizer", version=1, args=of_tokenizer)
     return PretrainedModel(
         name=name,
         sources={"model": source},
@@ -189,6 +195,7 @@ def _model(name: str, parameters: int, **architecture: int | float) -> Pretraine
         pretraining_tokens=0,
         context_tokens=_CONTEXT_TOKENS,
         license="Apache-2.0",
+        tokenizer=PretrainedTokenizer(name=name, sources={"tokenizer": tokenizer}),
     )
 
 

@@ -10,29 +10,53 @@ from pathlib import Path
 from tulu_pipeline.chat.draw import row_random
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput, StageFailed, TuluError
-from tulu_pipeline.specs.dataset import BrokenRow, Dataset, RawRow, RowDropped, check_conversation
+from tulu_pipeline.specs.dataset import (
+    BrokenRow,
+    ChangedRow,
+    CountTokens,
+    Dataset,
+    RawRow,
+    RowDropped,
+    check_conversation,
+)
 
 
-def convert_rows(dataset: Dataset, files: Mapping[str, Path], seed: int) -> Iterator[Conversation | BrokenRow]:
-    """A conversation or a `BrokenRow` for each raw row, in file order.
+def convert_rows(
+    dataset: Dataset, files: Mapping[str, Path], seed: int, count_tokens: CountTokens | None = None
+) -> Iterator[Conversation | BrokenRow | ChangedRow]:
+    """A conversation or a `BrokenRow` for each row, in file order; a `ChangedRow` tells what a row lost on the way.
 
     Args:
         dataset: reads and converts the rows; its name goes into each conversation, a variant's included.
         files: the raw files by source name.
         seed: each row's random stream follows from it, the dataset's name and the row's id.
+        count_tokens: for a dataset that splits by tokens.
 
     Raises:
         BadInput: a file cannot be read as a whole, or two rows have one id.
         StageFailed: the converter stopped on a row with an error of its own.
     """
     seen: set[str] = set()
-    for row in dataset.read(files):
+    for row in _split(dataset, dataset.read(files), count_tokens):
+        if isinstance(row, ChangedRow):
+            yield row
+            continue
         if row.row_id in seen:
             raise BadInput(
                 f"two rows have the id `{row.row_id}`", f"{dataset.name}, {row.where}", "make `read` give each its own"
             )
         seen.add(row.row_id)
         yield row if isinstance(row, BrokenRow) else convert_row(dataset, row, seed)
+
+
+def _split(
+    dataset: Dataset, rows: Iterator[RawRow | BrokenRow], count_tokens: CountTokens | None
+) -> Iterator[RawRow | BrokenRow | ChangedRow]:
+    for row in rows:
+        if dataset.split is None or isinstance(row, BrokenRow):
+            yield row
+        else:
+            yield from dataset.split(row, count_tokens)
 
 
 def convert_row(dataset: Dataset, row: RawRow, seed: int) -> Conversation | BrokenRow:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.chat.schema import Conversation
@@ -20,11 +21,13 @@ class RawRow:
         row_id: unique in the dataset and stable, usually the row's number.
         where: file and line (or index), for people.
         value: the parsed row (a dict, a list of fields).
+        part: for which part of its stratum a `Draw` chose it, else "".
     """
 
     row_id: str
     where: str
     value: object
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,36 @@ class BrokenRow:
     where: str
     reason: str
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRow:
+    """What a row lost on its way into a conversation, such as a round that was too long; the row itself goes on."""
+
+    row_id: str
+    where: str
+    reason: str
+    text: str = ""
+
+
+# Tokens of each text, as the tokenizer counts a text of its own: BOS included.
+CountTokens = Callable[[Sequence[str]], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Which raw rows are kept: so many of each stratum.
+
+    Attributes:
+        stratum: name of the stratum that a row belongs to.
+        parts: what a stratum gives: part name to number of rows, in the order in which the parts are filled.
+        sampling: `hash` keeps the smallest hashes of (seed, dataset, row id), whatever the order of the rows;
+            `paper2023` replays Python's generator, seeded once, over the strata in their order, as the original did.
+    """
+
+    stratum: Callable[[RawRow], str]
+    parts: Callable[[str], Mapping[str, int]]
+    sampling: Literal["hash", "paper2023"] = "hash"
 
 
 class RowDropped(Exception):
@@ -69,8 +102,12 @@ class Dataset:
         title, citation, license, url: for people; `license` is an SPDX id where there is one.
         sources: raw files by the name `read` looks them up under.
         read: raw rows of the downloaded files, in file order, streamed.
+        draw: which of them are kept; None for all.
+        split: what one raw row falls into before conversion (the paths of a tree, the parts of a long chat), each
+            with a row id of its own; given a function that counts tokens where `splits_by_tokens`. None: itself.
+        splits_by_tokens: `split` counts tokens, so the conversations follow from a tokenizer too.
         convert: one row to one conversation, a pure function of the row and its own random stream.
-        converter_version: bumped when `read` or `convert` gives other conversations.
+        converter_version: bumped when `read`, `draw`, `split` or `convert` gives other conversations.
         paper: Table 1's row.
         sample: "2,017 of 20,022" when this is less than the original; shown wherever the name is.
         examples: worked examples, run by the tests.
@@ -87,6 +124,9 @@ class Dataset:
     read: Callable[[Mapping[str, Path]], Iterator[RawRow | BrokenRow]]
     convert: Callable[[RawRow, random.Random], Conversation]
     converter_version: int
+    draw: Draw | None = None
+    split: Callable[[RawRow, CountTokens | None], Iterator[RawRow | BrokenRow | ChangedRow]] | None = None
+    splits_by_tokens: bool = False
     paper: PaperCounts | None = None
     sample: str = ""
     examples: tuple[Example, ...] = ()

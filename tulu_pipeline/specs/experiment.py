@@ -9,7 +9,7 @@ from typing import Literal
 from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Mixture
-from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
 from tulu_pipeline.specs.recipe import Recipe
 
 Engine = Literal["vllm", "transformers"]
@@ -31,6 +31,9 @@ class Experiment:
         recipe: how models are tuned; `recipes` holds exceptions by mixture name.
         engine: what generates; part of the identity of completions.
         engine_dtype: compute type of generation.
+        data_tokenizer: splits long chats and counts for the table of the data (the paper: LLaMA's, whatever the base
+            model); None takes the first model's.
+        data_table: datasets that the table of the data shows; empty for those of the mixtures.
         datasets, own_benchmarks: values that are not in the registries, for an experiment that carries its own.
         item_limit: metric to the number of items asked (spread evenly over the groups); absent asks all.
         max_new_tokens: cap on generated tokens below the benchmarks' own; None leaves those.
@@ -49,6 +52,8 @@ class Experiment:
     reproduces: str = ""
     engine: Engine = "vllm"
     engine_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    data_tokenizer: PretrainedTokenizer | None = None
+    data_table: tuple[str, ...] = ()
     datasets: tuple[Dataset, ...] = ()
     own_benchmarks: tuple[Benchmark, ...] = ()
     item_limit: Mapping[str, int] = field(default_factory=dict)

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tulu_pipeline.errors import BadInput
+
+Deduplicate = Literal["", "exact", "near"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One dataset of a mixture.
 
+    Filters come first, then the cap; nothing of it is on by default.
+
     Attributes:
         dataset: its name.
         cap: at most this many conversations, drawn without replacement by the mixture's seed; None takes all.
         repeat: how often each conversation is seen in an epoch.
+        weight: share of the mixture's `total`, relative to the other weights, instead of a cap.
+        deduplicate: leave out conversations whose text stood before, word for word (`exact`) or nearly so (`near`).
+        languages: keep only these, as ISO 639-1 codes; a row's own code counts where the raw file has one, else it is
+            detected. Empty keeps all.
+        licenses: keep only rows under these, by SPDX id; a row's own license counts where it has one, else the
+            dataset's. Empty keeps all.
     """
 
     dataset: str
     cap: int | None = None
     repeat: int = 1
+    weight: float | None = None
+    deduplicate: Deduplicate = ""
+    languages: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        def refuse(what: str, fix: str) -> None:
+            raise BadInput(what, f"component `{self.dataset}`", fix)
+
+        if self.cap is not None and self.cap < 1:
+            refuse(f"the cap is {self.cap}", "write at least 1, or None for all")
+        if self.repeat < 1:
+            refuse(f"repeat is {self.repeat}", "write at least 1, or leave the component out")
+        if self.weight is not None and not 0 < self.weight < float("inf"):
+            refuse(f"the weight is {self.weight}", "write a positive number, or leave the component out")
+        if self.weight is not None and self.cap is not None:
+            refuse("it has both a weight and a cap", "a weight decides how many are drawn: leave out the cap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,22 +59,44 @@ class Mixture:
         components: in order; the training order is drawn over all of them together.
         label: how tables call a model tuned on it; "" uses the name.
         seed: draws the capped components.
+        total: conversations of an epoch, divided among the components by their weights; None where there are none.
     """
 
     name: str
     components: tuple[Component, ...]
     label: str = ""
     seed: int = 42
+    total: int | None = None
 
     def __post_init__(self) -> None:
+        def refuse(what: str, fix: str) -> None:
+            raise BadInput(what, f"mixture `{self.name}`", fix)
+
         names = [component.dataset for component in self.components]
         if not names:
-            raise BadInput(f"mixture `{self.name}` has no component", "mixture", "name at least one dataset")
+            refuse(f"mixture `{self.name}` has no component", "name at least one dataset")
         for name in names:
             if names.count(name) > 1:
-                raise BadInput(
-                    f"`{name}` stands {names.count(name)} times in mixture `{self.name}`", "mixture", "use `repeat`"
-                )
+                refuse(f"`{name}` stands {names.count(name)} times in mixture `{self.name}`", "use `repeat`")
+        weighted = [component.weight is not None for component in self.components]
+        if any(weighted) and not all(weighted):
+            refuse("some components have a weight and some have none", "weigh all of them, or none")
+        if any(weighted) != (self.total is not None):
+            refuse("weights and `total` go together", "give both, or use caps")
+        if any(weighted) and min(self.caps(), key=lambda cap: cap or 0) == 0:
+            refuse(f"{self.total} conversations are too few for these weights", "raise the total")
+
+    def caps(self) -> tuple[int | None, ...]:
+        """How many conversations each component may give: its cap, or what its weight makes of the total.
+
+        Shares are rounded so that each epoch has `total` conversations but for what `repeat` cannot divide.
+        """
+        if self.total is None:
+            return tuple(component.cap for component in self.components)
+        weights = [component.weight or 0.0 for component in self.components]
+        ends = [round(self.total * sum(weights[: index + 1]) / sum(weights)) for index in range(len(weights))]
+        shares = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        return tuple(share // part.repeat for share, part in zip(shares, self.components, strict=True))
 
 
 def single(dataset: str) -> Mixture:

@@ -11,6 +11,21 @@ from tulu_pipeline.errors import unknown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainedTokenizer:
+    """A tokenizer by itself: base models that share it share the tokens made with it.
+
+    Attributes:
+        name: id such as `llama`.
+        sources: `tokenizer.json`, `tokenizer_config.json` and what belongs to them, or one `Builtin` that writes them.
+        mode: how a LLaMA tokenizer treats what follows `</s>`; None for other families.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    mode: TokenizerMode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainedModel:
     """A base model.
 
@@ -18,11 +33,11 @@ class PretrainedModel:
         name: id such as `llama-7b`.
         sources: weights, config and tokenizer files, or one `Builtin` that writes them all
             (the folder then opens with `transformers`).
+        tokenizer: how its text becomes ids.
         parameters: number of weights, for people and estimates.
         pretraining_tokens: tokens it was trained on; 0 when it was not.
         context_tokens: longest sequence it takes.
         license: SPDX id, or a name.
-        tokenizer_mode: how a LLaMA tokenizer treats what follows `</s>`; None for other families.
         tune_learning_rate, tune_max_length_tokens: the paper's choice for this size where it differs from the recipe.
     """
 
@@ -32,7 +47,7 @@ class PretrainedModel:
     pretraining_tokens: int
     context_tokens: int
     license: str
-    tokenizer_mode: TokenizerMode | None = None
+    tokenizer: PretrainedTokenizer
     tune_learning_rate: float | None = None
     tune_max_length_tokens: int | None = None
 

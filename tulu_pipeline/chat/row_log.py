@@ -1,30 +1,31 @@
-"""Rows that fell out of a stage: a file for people, one line per row, and counts by reason."""
+"""Rows that fell out of a stage or lost something in it: a file for people, one line per row, and counts by reason."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 _SHOWN_CHARACTERS = 200
 
 
-class DroppedRows:
-    """Writes `dropped.jsonl` into a folder; use as a context manager.
+class RowLog:
+    """Writes `<what>.jsonl` into a folder; use as a context manager.
 
     Attributes:
-        by_reason: how many rows each reason took, in order of first appearance.
-        first: where and why the first ten were dropped.
+        by_reason: how many rows each reason met, in order of first appearance.
+        first: where and why the first ten.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / "dropped.jsonl").open("w", encoding="utf-8")
+    def __init__(self, folder: Path, what: Literal["dropped", "changed"]) -> None:
+        self._file = (folder / f"{what}.jsonl").open("w", encoding="utf-8")
         self.by_reason: Counter[str] = Counter()
         self.first: list[tuple[str, str]] = []
 
     @property
     def count(self) -> int:
-        """Rows dropped so far."""
+        """Rows so far."""
         return self.by_reason.total()
 
     def add(self, *, row_id: str, where: str, reason: str, text: str = "") -> None:
@@ -36,7 +37,7 @@ class DroppedRows:
         row = {"row_id": row_id, "where": where, "reason": reason, "text": text[:_SHOWN_CHARACTERS]}
         self._file.write(json.dumps(row) + "\n")
 
-    def __enter__(self) -> DroppedRows:
+    def __enter__(self) -> RowLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:

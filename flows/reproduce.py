@@ -25,15 +25,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.private_server import private_server
 from flows.session import Request, Session, prepare, run_session
-from tasks.prefect_task import (
-    ProgressArtifacts,
-    ensure_limits,
-    forward_logs,
-    prefect_submit,
-    send_what_waits,
-    show_markdown,
-    show_table,
-)
+from tasks.prefect_task import ensure_limits, prefect_submit
+from tasks.prefect_ui import ProgressArtifacts, forward_logs, send_what_waits, show_markdown, show_table
 from tulu_pipeline.artifacts.children import end_all_children
 from tulu_pipeline.artifacts.plan import Status
 from tulu_pipeline.artifacts.run import RunResult

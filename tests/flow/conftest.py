@@ -12,7 +12,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     from flows.private_server import private_server
-    from tasks.prefect_task import send_what_waits
+    from tasks.prefect_ui import send_what_waits
 
     home = tmp_path_factory.mktemp("prefect")
     before = os.environ.get("PREFECT_HOME")

@@ -19,7 +19,7 @@ from flows.parts import data
 from flows.private_server import private_server
 from flows.reproduce import run_with_prefect
 from flows.session import Request
-from tasks.prefect_task import send_what_waits
+from tasks.prefect_ui import send_what_waits
 from tulu_pipeline.artifacts.run import RunResult
 from tulu_pipeline.errors import BadInput, MissingOnMachine, NotFound, StageFailed
 

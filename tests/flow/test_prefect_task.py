@@ -21,8 +21,9 @@ from prefect_view import FlowRunView, ask, message
 from toy_graph import ToyParams, Workshop
 
 from flows.private_server import private_server
-from tasks import prefect_task
-from tasks.prefect_task import ProgressArtifacts, ensure_limits, forward_logs, prefect_submit, send_what_waits
+from tasks import prefect_task, prefect_ui
+from tasks.prefect_task import ensure_limits, prefect_submit
+from tasks.prefect_ui import ProgressArtifacts, forward_logs, send_what_waits
 from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.run import RunResult, run
 from tulu_pipeline.artifacts.stage import Job, RunContext
@@ -137,7 +138,7 @@ def test_what_a_batch_published_before_it_failed_counts_as_made(prefect_server: 
     assert run["state_type"] == "FAILED"
     assert "2 of 3 failed" in message(run)
     assert "the engine died" in message(run)
-    assert prefect_task.artifact_key(order[0]) in seen.artifacts()
+    assert prefect_ui.artifact_key(order[0]) in seen.artifacts()
 
 
 def test_only_what_time_may_mend_is_tried_again(prefect_server: str, tmp_path: Path) -> None:
@@ -274,16 +275,16 @@ def test_the_ui_shows_what_was_made_and_how_far_a_stage_is(prefect_server: str, 
 def test_a_server_that_takes_no_artifacts_costs_the_view_and_not_the_work(
     prefect_server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefect_task, "_ui", prefect_task._Ui())
+    monkeypatch.setattr(prefect_ui, "_ui", prefect_ui._Ui())
     asked: list[str] = []
 
     def refuse(name: str) -> None:
         asked.append(name)
         raise httpx.ConnectError("connection refused")
 
-    prefect_task._ui.show(lambda: refuse("first"))
+    prefect_ui._ui.show(lambda: refuse("first"))
     assert "not shown in Prefect: ConnectError: connection refused" in caplog.text
-    prefect_task._ui.show(lambda: refuse("second"))
+    prefect_ui._ui.show(lambda: refuse("second"))
     assert asked == ["first"]  # it is left alone for a while
 
 

@@ -45,7 +45,8 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
     dataset, raw = job.params.definition, job.input("raw")
     files = {name: raw / name for name in dataset.sources}
     rows = kept = messages = 0
-    converted = convert_rows(dataset, files, job.params.seed, _counter(job))
+    left_out: list[int] = []
+    converted = convert_rows(dataset, files, job.params.seed, _counter(job), left_out.append)
     with (
         ConversationWriter(job.out) as writer,
         RowLog(job.aux, "dropped") as dropped,
@@ -69,6 +70,7 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
         raise BadInput(f"`{dataset.name}` has no conversation: {why}", job.name, "check the dataset's sources")
     return {
         "rows": rows,
+        "not_drawn": sum(left_out),
         "kept": kept,
         "dropped": dropped.count,
         "dropped_by_reason": dict(dropped.by_reason),

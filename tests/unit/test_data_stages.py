@@ -87,6 +87,7 @@ def test_normalize_keeps_good_rows_and_accounts_for_the_others(run: Any, tmp_pat
     out, metrics = run(NORMALIZE, NORMALIZE_ALPACA, raw=raw_folder(tmp_path / "raw", rows))
     assert metrics == {
         "rows": 5,
+        "not_drawn": 0,
         "kept": 3,
         "dropped": 2,
         "dropped_by_reason": {"no `output`": 1, "empty instruction": 1},

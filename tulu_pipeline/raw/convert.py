@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tulu_pipeline.chat.draw import row_random
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput, StageFailed, TuluError
+from tulu_pipeline.raw.strata import drawn
 from tulu_pipeline.specs.dataset import (
     BrokenRow,
     ChangedRow,
@@ -22,22 +23,33 @@ from tulu_pipeline.specs.dataset import (
 
 
 def convert_rows(
-    dataset: Dataset, files: Mapping[str, Path], seed: int, count_tokens: CountTokens | None = None
+    dataset: Dataset,
+    files: Mapping[str, Path],
+    seed: int,
+    count_tokens: CountTokens | None = None,
+    on_left_out: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Conversation | BrokenRow | ChangedRow]:
-    """A conversation or a `BrokenRow` for each row, in file order; a `ChangedRow` tells what a row lost on the way.
+    """A conversation or a `BrokenRow` for each row drawn, in file order; a `ChangedRow` tells what a row lost.
 
     Args:
         dataset: reads and converts the rows; its name goes into each conversation, a variant's included.
         files: the raw files by source name.
-        seed: each row's random stream follows from it, the dataset's name and the row's id.
+        seed: each row's random stream follows from it, the dataset's name and the row's id; so does the draw.
         count_tokens: for a dataset that splits by tokens.
+        on_left_out: told, for a dataset that draws, how many rows were not drawn.
 
     Raises:
         BadInput: a file cannot be read as a whole, or two rows have one id.
         StageFailed: the converter stopped on a row with an error of its own.
     """
     seen: set[str] = set()
-    for row in _split(dataset, dataset.read(files), count_tokens):
+    if dataset.draw is None:
+        rows = dataset.read(files)
+    else:
+        rows = drawn(
+            lambda: dataset.read(files), dataset.draw, seed=seed, dataset=dataset.name, on_left_out=on_left_out
+        )
+    for row in _split(dataset, rows, count_tokens):
         if isinstance(row, ChangedRow):
             yield row
             continue

@@ -1,5 +1,6 @@
 """Raw files that are not what they should be: rows fall out with a reason, files are refused with a place."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,23 @@ def test_tab_separated_fields_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [row.value for row in rows if isinstance(row, RawRow)] == [['a "quoted', "b"], ["", "c"], ["lonely"]]
     assert rows[1].row_id == "gsm8k_train_1"
     assert rows[1].where == "gsm8k_train.tsv:2"
+
+
+def test_a_compressed_file_reads_as_the_plain_one(tmp_path: Path) -> None:
+    text = '{"a": 1}\n\n{"a": \n{"a": "é"}\n'
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    plain, packed = (
+        list(readers.read_json_lines({"rows.jsonl": tmp_path / name})) for name in ("rows.jsonl", "rows.jsonl.gz")
+    )
+    assert packed == plain
+    assert len(plain) == 3
+
+
+def test_a_compressed_file_that_is_cut_off_or_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    for broken in (gzip.compress(b'{"a": 1}\n' * 500)[:-20], b'{"a": 1}\n', gzip.compress(b"1\n" * 99)[:12] + b"junk"):
+        path.write_bytes(broken)
+        with pytest.raises(BadInput, match="broken gzip file") as caught:
+            list(readers.read_json_lines({"rows.jsonl.gz": path}))
+        assert caught.value.where == str(path)

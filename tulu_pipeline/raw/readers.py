@@ -1,4 +1,4 @@
-"""Raw files as streams of rows: a JSON array, JSON lines, tab-separated values.
+"""Raw files as streams of rows: a JSON array, JSON lines, tab-separated values; also compressed by gzip (`.gz`).
 
 A reader goes through the files of a dataset in the order of its sources. A row that cannot be parsed becomes a
 `BrokenRow`, and reading goes on behind it; a file of which an unknown number of rows cannot be read is a `BadInput`.
@@ -7,9 +7,12 @@ Bytes that are not UTF-8 become lone surrogates, so that the one row that holds 
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -71,8 +74,14 @@ def _reason(error: json.JSONDecodeError | RecursionError) -> str:
     return f"broken JSON: {error.msg.lower()}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
 
 
-def _open(path: Path) -> TextIO:
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n") as stream:
+            yield stream
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"broken gzip file: {error}", str(path), "fetch the whole file again") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

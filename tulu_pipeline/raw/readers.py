@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -38,15 +38,23 @@ def read_json_lines(files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:
     """One JSON value per line; blank lines are skipped; ids are running numbers over all files."""
     number = 0
     for name, path in files.items():
-        for line, text in _lines(path):
-            if not text.strip():
-                continue
-            try:
-                value: object = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
-                value = _Broken(_reason(error), text)
-            yield _row(number, f"{name}:{line}", value)
+        for row in json_lines(name, _lines(path), first=number):
+            yield row
             number += 1
+
+
+def json_lines(name: str, lines: Iterable[tuple[int, str]], first: int = 0) -> Iterator[RawRow | BrokenRow]:
+    """The rows of one file from (number, text) of each line; ids run from `first`."""
+    number = first
+    for line, text in lines:
+        if not text.strip():
+            continue
+        try:
+            value: object = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            value = _Broken(_reason(error), text)
+        yield _row(number, f"{name}:{line}", value)
+        number += 1
 
 
 def read_tab_separated(files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:

@@ -16,7 +16,7 @@ from tokenizers import Encoding
 
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation
-from tulu_pipeline.chat.template import pieces, supervised
+from tulu_pipeline.chat.spans import Span, stripped, tulu_spans
 from tulu_pipeline.chat.tokenizer import ChatTokenizer
 
 
@@ -48,14 +48,46 @@ def encode_many(
     conversations: Sequence[Conversation], tokenizer: ChatTokenizer, options: EncodeOptions
 ) -> list[Encoded]:
     """`encode` of each; the tokenizer works on all texts at once, on as many threads as it likes."""
-    spans = [_spans(conversation, tokenizer, options) for conversation in conversations]
-    opening = [span.text for of_one in spans for span in of_one[:1]]
-    following = [span.text for of_one in spans for span in of_one[1:]]
+    return encode_spans(
+        [
+            tulu_spans(conversation, end_mark_id=tokenizer.end_mark_id, loss_span=options.loss_span)
+            for conversation in conversations
+        ],
+        tokenizer,
+        max_length_tokens=options.max_length_tokens,
+    )
+
+
+def encode_spans(
+    conversations: Sequence[Sequence[Span]], tokenizer: ChatTokenizer, *, max_length_tokens: int, add_bos: bool = True
+) -> list[Encoded]:
+    """Ids and loss masks of conversations in any chat format.
+
+    Args:
+        conversations: the spans of each, in order; all but the last of a conversation end in a control token.
+        tokenizer: for the text of the spans.
+        max_length_tokens: longer conversations are cut on the right, control tokens counted.
+        add_bos: put before each what the tokenizer itself puts there; a format whose first span ends in BOS sets False.
+    """
+    if tokenizer.strips_at_end_mark:
+        conversations = [
+            [stripped(span, follows=index > 0) for index, span in enumerate(spans)] for spans in conversations
+        ]
+    opening = [span.text for spans in conversations for span in spans[:1]]
+    following = [span.text for spans in conversations for span in spans[1:]]
     opened = iter(tokenizer.encode_texts(opening, after_end_mark=False))
     followed = iter(tokenizer.encode_texts(following, after_end_mark=True))
+    bos_ids = tokenizer.bos_ids if add_bos else ()
+    kind = id_type(tokenizer.vocabulary_size)
     return [
-        _assemble(of_one, [next(followed if index else opened) for index in range(len(of_one))], tokenizer, options)
-        for of_one in spans
+        _assemble(
+            spans,
+            [next(followed if index else opened) for index in range(len(spans))],
+            bos_ids,
+            max_length_tokens,
+            kind,
+        )
+        for spans in conversations
     ]
 
 
@@ -64,57 +96,24 @@ def id_type(vocabulary_size: int) -> type[np.unsignedinteger]:
     return np.uint16 if vocabulary_size <= 2**16 else np.uint32
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Text between two control tokens: where its pieces start, which of them count, and the end mark after it."""
-
-    text: str
-    starts: list[int]
-    flags: list[bool]
-    end_mark: bool = False
-    end_mark_counts: bool = False
-
-
-def _spans(conversation: Conversation, tokenizer: ChatTokenizer, options: EncodeOptions) -> list[_Span]:
-    stretches = pieces(conversation)
-    spans: list[_Span] = []
-    text, starts, flags = "", list[int](), list[bool]()
-    for piece, counts in zip(stretches, supervised(stretches, options.loss_span), strict=True):
-        if piece.part == "end_mark":
-            spans.append(_Span(text, starts, flags, end_mark=True, end_mark_counts=counts))
-            text, starts, flags = "", [], []
-        else:
-            starts.append(len(text))
-            flags.append(counts)
-            text += piece.text
-    if text or not spans:
-        spans.append(_Span(text, starts, flags))
-    if tokenizer.strips_at_end_mark:
-        return [_stripped(span, after_end_mark=index > 0) for index, span in enumerate(spans)]
-    return spans
-
-
-def _stripped(span: _Span, *, after_end_mark: bool) -> _Span:
-    text = span.text.lstrip() if after_end_mark else span.text
-    cut = len(span.text) - len(text)
-    starts = [max(0, start - cut) for start in span.starts]
-    return _Span(text.rstrip() if span.end_mark else text, starts, span.flags, span.end_mark, span.end_mark_counts)
-
-
 def _assemble(
-    spans: list[_Span], encodings: list[Encoding], tokenizer: ChatTokenizer, options: EncodeOptions
+    spans: Sequence[Span],
+    encodings: Sequence[Encoding],
+    bos_ids: Sequence[int],
+    max_length_tokens: int,
+    kind: type[np.unsignedinteger],
 ) -> Encoded:
-    ids: list[int] = list(tokenizer.bos_ids)
+    ids: list[int] = list(bos_ids)
     mask: list[npt.NDArray[np.bool_]] = [np.zeros(len(ids), dtype=bool)]
     for span, encoding in zip(spans, encodings, strict=True):
         ids += encoding.ids
         token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
         piece_of_token = np.searchsorted(span.starts, token_starts, side="right") - 1
         mask.append(np.array(span.flags, dtype=bool)[piece_of_token])
-        if span.end_mark:
-            ids.append(tokenizer.end_mark_id)
-            mask.append(np.array([span.end_mark_counts]))
-    kept = min(len(ids), options.max_length_tokens)
+        if span.control is not None:
+            ids.append(span.control)
+            mask.append(np.array([span.control_counts]))
+    kept = min(len(ids), max_length_tokens)
     loss_mask = np.concatenate(mask)[:kept].astype(np.uint8)
     loss_mask[:1] = 0
-    return Encoded(np.array(ids[:kept], dtype=id_type(tokenizer.vocabulary_size)), loss_mask, truncated=len(ids) > kept)
+    return Encoded(np.array(ids[:kept], dtype=kind), loss_mask, truncated=len(ids) > kept)

@@ -133,8 +133,14 @@ class _Compiler:
             special_in_text=recipe.special_in_text,
             max_length_tokens=recipe.max_length_tokens,
         )
-        inputs = {"conversations": self.conversations(dataset), "tokenizer": self.tokenizer(counter)}
-        return Artifact(stage=DESCRIBE, cell=dataset.name, params=params, inputs=inputs)
+        # What was dropped is counted too, and is no part of what the conversations are known by: other raw rows or
+        # another converter may give the same conversations.
+        inputs = {
+            "conversations": self.conversations(dataset),
+            "raw": self._download(dataset.name, dataset.sources),
+            "tokenizer": self.tokenizer(counter),
+        }
+        return Artifact(stage=DESCRIBE, cell=dataset.name, params=params, inputs=inputs, objects=(_ref(dataset),))
 
     def component(self, mixture: Mixture, index: int) -> tuple[str, Artifact]:
         """A component's conversations, filtered and drawn where the mixture says so; and what to call them."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.options import LossSpan, SpecialInText, TokenizerMode
+from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, TokenizerMode
+
+if TYPE_CHECKING:
+    from tulu_pipeline.chat.schema import Conversation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,24 +35,60 @@ class DescribeParams:
 
 
 def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:
-    """Write `statistics.json`: instances, rounds, and tokens by role."""
+    """Writes `statistics.json` (see `chat.statistics`) and `shown.json`: a few conversations, token by token.
+
+    The input "raw" is not read here: what was dropped on the way from it counts too, and must not be that of other
+    raw files which happen to give the same conversations.
+    """
+    from tulu_pipeline.artifacts.stage import AUX
     from tulu_pipeline.chat.conversations import ConversationFile
+    from tulu_pipeline.chat.draw import draw
+    from tulu_pipeline.chat.row_log import read_reasons
+    from tulu_pipeline.chat.statistics import count, write_statistics
+    from tulu_pipeline.chat.token_view import shown_record, view_tokens
     from tulu_pipeline.chat.tokenizer import load_tokenizer
 
-    params = job.params
-    tokenizer = load_tokenizer(job.input("tokenizer"), tokenizer_mode=params.tokenizer_mode)
-    messages: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    instances = 0
-    for conversation in ConversationFile(job.input("conversations")):
-        instances += 1
-        counts = tokenizer.count_tokens([message.content for message in conversation.messages])
-        for message, count in zip(conversation.messages, counts, strict=True):
-            messages[message.role] += 1
-            tokens[message.role] += count - len(tokenizer.bos_ids)
-    statistics = {"instances": instances, "messages": dict(messages), "tokens": dict(tokens)}
-    (job.out / "statistics.json").write_text(json.dumps(statistics, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return statistics
+    params, folder = job.params, job.input("conversations")
+    tokenizer = load_tokenizer(
+        job.input("tokenizer"), tokenizer_mode=params.tokenizer_mode, special_in_text=params.special_in_text
+    )
+    options = EncodeOptions(max_length_tokens=params.max_length_tokens, loss_span=params.loss_span)
+    conversations = ConversationFile(folder)
+    total = len(conversations)
+    chosen = draw(conversations.ids(), params.shown, seed=params.seed, dataset=params.dataset)
+    kept: list[Conversation] = []
+    statistics = count(
+        _keeping(conversations, set(chosen), kept),
+        tokenizer,
+        options,
+        dataset=params.dataset,
+        dropped=read_reasons(folder / AUX, "dropped"),
+        changed=read_reasons(folder / AUX, "changed"),
+        on_progress=lambda done: ctx.progress(job.name, done, total, "conversations"),
+    )
+    write_statistics(statistics, job.out)
+    shown = [shown_record(conversation, view_tokens(conversation, tokenizer, options)) for conversation in kept]
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in shown)
+    (job.out / "shown.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return {
+        "instances": statistics.instances,
+        "mean_rounds": statistics.mean_rounds,
+        "mean_prompt_tokens": statistics.mean_prompt_tokens,
+        "mean_completion_tokens": statistics.mean_completion_tokens,
+        "tokens": statistics.tokens,
+        "supervised_tokens": statistics.supervised_tokens,
+        "truncated": statistics.truncated,
+    }
 
 
-DESCRIBE = Stage(name="describe", version=1, params=DescribeParams, run=run_describe, env=("pyarrow", "tokenizers"))
+def _keeping(
+    conversations: Iterable[Conversation], places: Collection[int], kept: list[Conversation]
+) -> Iterator[Conversation]:
+    """The conversations as they come; those at `places` are also put into `kept`."""
+    for place, conversation in enumerate(conversations):
+        if place in places:
+            kept.append(conversation)
+        yield conversation
+
+
+DESCRIBE = Stage(name="describe", version=2, params=DescribeParams, run=run_describe, env=("pyarrow", "tokenizers"))

@@ -1,6 +1,5 @@
 """The token view: the ids and the mask that training sees, and texts that give back the text when joined."""
 
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +95,11 @@ def test_bytes_of_one_character_are_shown_as_bytes_and_the_last_has_the_characte
     assert "".join(token.shown for token in tokens).count("\n") == 4  # three of the template, one typed
 
 
-def test_roles_and_parts_are_those_of_the_template(tokenizers: dict[str, ChatTokenizer]) -> None:
+def test_the_space_that_llama_adds_is_shown_though_it_is_not_in_the_text(tokenizers: dict[str, ChatTokenizer]) -> None:
     conversation = Conversation("d", "d_0", (Message("user", "why"), Message("assistant", "so")) * 2)
     tokens = view_tokens(conversation, tokenizers["legacy_fast"], WHOLE).tokens
-    stretches = [key for key, _ in groupby(tokens, lambda token: (token.role, token.part))]
-    round_ = [
-        ("user", "tag"),
-        ("user", "content"),
-        ("user", "newline"),
-        ("assistant", "tag"),
-        ("assistant", "content"),
-        ("assistant", "end_mark"),
-    ]
-    assert stretches == [("", "bos"), *round_, ("assistant", "newline"), *round_]
-    # What LLaMA puts between an end mark and the newline after it: a space that is not in the text.
-    end = next(index for index, token in enumerate(tokens) if token.part == "end_mark")
+    assert [(token.text, token.shown, token.control) for token in tokens[:1]] == [("", "<s>", True)]
+    end = next(index for index, token in enumerate(tokens) if token.text == "</s>")
     assert [(token.text, token.shown) for token in tokens[end : end + 3]] == [
         ("</s>", "</s>"),
         ("", "▁"),

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from tulu_pipeline.errors import Tampered
+
 _SHOWN_CHARACTERS = 200
 
 
@@ -28,9 +30,17 @@ class RowLog:
         """Rows so far."""
         return self.by_reason.total()
 
-    def add(self, *, row_id: str, where: str, reason: str, text: str = "") -> None:
-        """Notes a row; `text` is its beginning, so that people recognize it."""
-        self.by_reason[reason] += 1
+    def add(self, *, row_id: str, where: str, reason: str, text: str = "", counted_as: str = "") -> None:
+        """Notes a row.
+
+        Args:
+            row_id: its id.
+            where: its place.
+            reason: why, in full.
+            text: its beginning, so that people recognize it.
+            counted_as: the reason without what belongs to this row alone; "" counts the reason itself.
+        """
+        self.by_reason[counted_as or reason] += 1
         if len(self.first) < 10:
             self.first.append((where, reason))
         # ASCII, because a row may have been dropped for bytes that are no Unicode.
@@ -42,3 +52,19 @@ class RowLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         self._file.close()
+
+
+def read_reasons(folder: Path, what: Literal["dropped", "changed"]) -> Counter[str]:
+    """How many rows each reason met, from the `<what>.jsonl` of a folder.
+
+    Raises:
+        Tampered: the file is not there, or is broken.
+    """
+    path = folder / f"{what}.jsonl"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return Counter(json.loads(line)["reason"] for line in lines)
+    except (OSError, ValueError, KeyError) as error:
+        raise Tampered(
+            f"the {what} rows cannot be read: {error}", str(path), "`tulu run --refresh normalize` makes them again"
+        ) from error

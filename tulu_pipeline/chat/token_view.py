@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any
 
 from tokenizers import Encoding
 
 from tulu_pipeline.chat.options import EncodeOptions
-from tulu_pipeline.chat.schema import Conversation, Role
-from tulu_pipeline.chat.template import Part, pieces, supervised
+from tulu_pipeline.chat.schema import Conversation
+from tulu_pipeline.chat.spans import Span, stripped, tulu_spans
 from tulu_pipeline.chat.tokenizer import ChatTokenizer
 
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
@@ -33,9 +33,7 @@ class Token:
         text: its share of the text; "" for BOS and for a token that holds no whole character.
         shown: what to print for it: its text, a control token's name, or bytes as `<0xF0>`.
         supervised: whether it is learned.
-        control: BOS or an end mark, which no text can become.
-        role: whose message it belongs to, "" for BOS.
-        part: of the template.
+        control: whether it was placed as an id, which no text can become.
     """
 
     id: int
@@ -43,8 +41,6 @@ class Token:
     shown: str
     supervised: bool
     control: bool
-    role: Role | Literal[""]
-    part: Part | Literal["bos"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,63 +63,50 @@ class TokenView:
 
 def view_tokens(conversation: Conversation, tokenizer: ChatTokenizer, options: EncodeOptions) -> TokenView:
     """The ids and the mask of `chat.encode.encode`, each with the text behind it."""
-    tokens = list(_control(tokenizer.bos_ids, tokenizer))
-    for index, span in enumerate(_spans(conversation, tokenizer, options)):
+    spans = tulu_spans(conversation, end_mark_id=tokenizer.end_mark_id, loss_span=options.loss_span)
+    return view_spans(spans, tokenizer, max_length_tokens=options.max_length_tokens)
+
+
+def view_spans(
+    spans: Sequence[Span], tokenizer: ChatTokenizer, *, max_length_tokens: int, add_bos: bool = True
+) -> TokenView:
+    """The ids and the mask of `chat.encode.encode_spans`, each with the text behind it."""
+    byte_level = _is_byte_level(tokenizer)
+    bos_ids = tokenizer.bos_ids if add_bos else ()
+    tokens = [replace(_control(token_id, tokenizer, supervised=False), text="") for token_id in bos_ids]
+    for index, whole in enumerate(spans):
+        span = stripped(whole, follows=index > 0) if tokenizer.strips_at_end_mark else whole
         (encoding,) = tokenizer.encode_texts([span.text], after_end_mark=index > 0)
-        tokens.extend(_of_span(span, encoding, byte_level=_is_byte_level(tokenizer)))
-        if span.ends_with is not None:
-            role, counts = span.ends_with
-            tokens.append(
-                Token(
-                    id=tokenizer.end_mark_id,
-                    text=tokenizer.end_mark,
-                    shown=tokenizer.end_mark,
-                    supervised=counts,
-                    control=True,
-                    role=role,
-                    part="end_mark",
-                )
-            )
-    kept = tokens[: options.max_length_tokens]
+        tokens.extend(_of_text(span, encoding, byte_level=byte_level))
+        if span.control is not None:
+            tokens.append(_control(span.control, tokenizer, supervised=span.control_counts))
+    kept = tokens[:max_length_tokens]
     kept[:1] = [replace(token, supervised=False) for token in kept[:1]]  # nothing predicts the first
     return TokenView(tokens=tuple(kept), cut=len(tokens) - len(kept))
 
 
-@dataclass(slots=True)
-class _Span:
-    """Text between two control tokens, where its pieces start and what they are, and the end mark after it."""
-
-    text: str = ""
-    starts: list[int] = field(default_factory=list)
-    pieces: list[tuple[Role, Part, bool]] = field(default_factory=list)
-    ends_with: tuple[Role, bool] | None = None
-
-
-def _spans(conversation: Conversation, tokenizer: ChatTokenizer, options: EncodeOptions) -> list[_Span]:
-    stretches = pieces(conversation)
-    spans = [_Span()]
-    for piece, counts in zip(stretches, supervised(stretches, options.loss_span), strict=True):
-        if piece.part == "end_mark":
-            spans[-1].ends_with = (piece.role, counts)
-            spans.append(_Span())
-        else:
-            spans[-1].starts.append(len(spans[-1].text))
-            spans[-1].pieces.append((piece.role, piece.part, counts))
-            spans[-1].text += piece.text
-    if tokenizer.strips_at_end_mark:
-        for index, span in enumerate(spans):
-            _strip(span, after_end_mark=index > 0)
-    return spans
+def shown_record(conversation: Conversation, view: TokenView) -> dict[str, Any]:
+    """A conversation and its tokens as JSON, in columns: one entry per token, exceptions by position."""
+    tokens = view.tokens
+    return {
+        "id": conversation.id,
+        "license": conversation.license,
+        "language": conversation.language,
+        "cut": view.cut,
+        "ids": [token.id for token in tokens],
+        "texts": [token.text for token in tokens],
+        "shown": {str(place): token.shown for place, token in enumerate(tokens) if token.shown != token.text},
+        "supervised": "".join("01"[token.supervised] for token in tokens),
+        "control": [place for place, token in enumerate(tokens) if token.control],
+    }
 
 
-def _strip(span: _Span, *, after_end_mark: bool) -> None:
-    text = span.text.lstrip() if after_end_mark else span.text
-    cut = len(span.text) - len(text)
-    span.starts = [max(0, start - cut) for start in span.starts]
-    span.text = text.rstrip() if span.ends_with is not None else text
+def _control(token_id: int, tokenizer: ChatTokenizer, *, supervised: bool) -> Token:
+    name = tokenizer.opening.id_to_token(token_id) or f"<{token_id}>"
+    return Token(id=token_id, text=name, shown=name, supervised=supervised, control=True)
 
 
-def _of_span(span: _Span, encoding: Encoding, *, byte_level: bool) -> Iterator[Token]:
+def _of_text(span: Span, encoding: Encoding, *, byte_level: bool) -> Iterator[Token]:
     starts = [start for start, _ in encoding.offsets]
     before, piece = 0, 0
     for index, (token_id, name) in enumerate(zip(encoding.ids, encoding.tokens, strict=True)):
@@ -131,22 +114,8 @@ def _of_span(span: _Span, encoding: Encoding, *, byte_level: bool) -> Iterator[T
             piece += 1
         end = max(before, starts[index + 1]) if index + 1 < len(starts) else len(span.text)
         text, before = span.text[before:end], end
-        role, part, counts = span.pieces[piece]
-        yield Token(
-            id=token_id,
-            text=text,
-            shown=_shown(name, text, byte_level=byte_level),
-            supervised=counts,
-            control=False,
-            role=role,
-            part=part,
-        )
-
-
-def _control(ids: Sequence[int], tokenizer: ChatTokenizer) -> Iterator[Token]:
-    for token_id in ids:
-        name = tokenizer.opening.id_to_token(token_id) or f"<{token_id}>"
-        yield Token(id=token_id, text="", shown=name, supervised=False, control=True, role="", part="bos")
+        shown = _shown(name, text, byte_level=byte_level)
+        yield Token(id=token_id, text=text, shown=shown, supervised=span.flags[piece], control=False)
 
 
 def _shown(name: str, text: str, *, byte_level: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tulu_pipeline.datasets
+from tulu_pipeline.artifacts.source import HubFile
 from tulu_pipeline.mixtures import MIXTURES
 from tulu_pipeline.raw.convert import convert_row, convert_rows
 from tulu_pipeline.specs.dataset import BrokenRow, Dataset, RawRow
@@ -51,8 +52,10 @@ def test_sources_are_pinned(dataset: Dataset) -> None:
     assert dataset.sources
     for name, source in dataset.sources.items():
         assert "/" not in name
-        url = getattr(source, "url", None)
-        assert getattr(source, "sha256", None) or re.search("/[0-9a-f]{40}/", url or ""), name
+        url = getattr(source, "url", None)  # a HubFile has a commit, which it checks itself
+        assert (
+            isinstance(source, HubFile) or getattr(source, "sha256", None) or re.search("/[0-9a-f]{40}[/.]", url or "")
+        ), name
 
 
 @named
@@ -61,7 +64,7 @@ def test_a_sample_says_so_and_has_sources_of_its_own(dataset: Dataset) -> None:
         return
     original = importlib.import_module(dataset.module).DATASET
     assert dataset.name != original.name
-    assert re.fullmatch(r"[\d,]+ of [\d,]+", dataset.sample)
+    assert re.fullmatch(r"[\d,]+ of [\d,]+( \w+)?", dataset.sample)
     assert dataset.sources != original.sources
     assert all(getattr(source, "sha256", None) for source in dataset.sources.values())
 
@@ -94,6 +97,7 @@ FOLDERS = {
     "code_alpaca:sample": "code_alpaca",
     "gpt4_alpaca:sample": "gpt4_alpaca",
     "cot:sample": "cot/cot_data",
+    "dolly:sample": "dolly",
 }
 
 
@@ -105,6 +109,7 @@ FOLDERS = {
         ("code_alpaca:sample", 2_017, 0),
         ("gpt4_alpaca:sample", 9_954, 0),
         ("cot:sample", 33_443, 0),
+        ("dolly:sample", 2_996, 0),
     ],
 )
 def test_every_published_row_is_kept_or_accounted_for(mirror: Path, name: str, kept: int, dropped: int) -> None:

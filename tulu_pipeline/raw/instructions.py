@@ -77,12 +77,17 @@ def instruction_messages(
     )
 
 
-def alpaca_conversation(dataset: str, row: RawRow, rng: random.Random) -> Conversation:
-    """A row of Alpaca's format: an object with `instruction`, `input` (may be empty or absent) and `output`."""
+def alpaca_conversation(
+    dataset: str, row: RawRow, rng: random.Random, *, input_key: str = "input", output_key: str = "output"
+) -> Conversation:
+    """A row of Alpaca's format: an object with `instruction`, `input` (may be empty or absent) and `output`.
+
+    Dolly calls the last two otherwise.
+    """
     if not isinstance(row.value, dict):
         raise RowDropped("no JSON object")
-    instruction, output = (_text(row.value, key) for key in ("instruction", "output"))
-    context = _text(row.value, "input") if row.value.get("input") is not None else None
+    instruction, output = (_text(row.value, key) for key in ("instruction", output_key))
+    context = _text(row.value, input_key) if row.value.get(input_key) is not None else None
     if not instruction.strip():
         raise RowDropped("empty instruction")
     return Conversation(dataset, f"{dataset}_{row.row_id}", instruction_messages(instruction, context, output, rng))

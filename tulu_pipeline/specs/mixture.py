@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from tulu_pipeline.errors import BadInput
 
 Deduplicate = Literal["", "exact", "near"]
+_LANGUAGE = re.compile(r"[a-z]{2}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,15 @@ class Component:
             refuse(f"the weight is {self.weight}", "write a positive number, or leave the component out")
         if self.weight is not None and self.cap is not None:
             refuse("it has both a weight and a cap", "a weight decides how many are drawn: leave out the cap")
+        tuples: dict[str, object] = {"languages": self.languages, "licenses": self.licenses}
+        for name, values in tuples.items():
+            if not isinstance(values, tuple):
+                refuse(f"{name} is a {type(values).__name__}", f"write a tuple: `{name}=({str(values)!r},)`")
+        for code in self.languages:
+            if not _LANGUAGE.fullmatch(code):
+                refuse(f"`{code}` is no language code", "write two small letters, as ISO 639-1 has them: `en`")
+        if not all(self.licenses):
+            refuse("a license is empty", "name it, as an SPDX id where there is one; rows without one never pass")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +95,31 @@ class Mixture:
             refuse("some components have a weight and some have none", "weigh all of them, or none")
         if any(weighted) != (self.total is not None):
             refuse("weights and `total` go together", "give both, or use caps")
-        if any(weighted) and min(self.caps(), key=lambda cap: cap or 0) == 0:
-            refuse(f"{self.total} conversations are too few for these weights", "raise the total")
+        if self.total is not None and self.total < 1:
+            refuse(f"the total is {self.total}", "write at least 1")
+        for component, cap in zip(self.components, self.caps(), strict=True):
+            if cap == 0:
+                refuse(
+                    f"of {self.total:,} conversations none is left for `{component.dataset}`",
+                    "raise the total or its weight, or lower its `repeat`",
+                )
 
     def caps(self) -> tuple[int | None, ...]:
         """How many conversations each component may give: its cap, or what its weight makes of the total.
 
-        Shares are rounded so that each epoch has `total` conversations but for what `repeat` cannot divide.
+        An epoch then has `total` conversations, less what `repeat` cannot divide. What rounding leaves over goes to
+        the largest remainders, by name where they are equal, so no share depends on the order of the components.
         """
         if self.total is None:
             return tuple(component.cap for component in self.components)
-        weights = [component.weight or 0.0 for component in self.components]
-        ends = [round(self.total * sum(weights[: index + 1]) / sum(weights)) for index in range(len(weights))]
-        shares = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        return tuple(share // part.repeat for share, part in zip(shares, self.components, strict=True))
+        # Exact fractions: with floats, weights of 0.1 and 0.3 would not be one to three.
+        weights = {part.dataset: Fraction(str(part.weight)) for part in self.components}
+        exact = {name: self.total * weight / sum(weights.values()) for name, weight in weights.items()}
+        shares = {name: int(share) for name, share in exact.items()}
+        by_remainder = sorted(shares, key=lambda name: (shares[name] - exact[name], name))
+        for name in by_remainder[: self.total - sum(shares.values())]:
+            shares[name] += 1
+        return tuple(shares[part.dataset] // part.repeat for part in self.components)
 
 
 def single(dataset: str) -> Mixture:

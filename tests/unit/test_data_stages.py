@@ -166,7 +166,8 @@ def conversations(tmp_path: Path) -> Path:
 
 def test_mix_draws_the_cap_in_file_order(run: Any, conversations: Path) -> None:
     out, metrics = run(MIX, MixParams(dataset="demo", cap=20), conversations=conversations)
-    assert metrics == {"rows": 60, "kept": 20, "cap": 20, "note": ""}
+    assert (metrics["rows"], metrics["kept"], metrics["cap"], metrics["note"]) == (60, 20, 20, "")
+    assert (metrics["dropped"], metrics["not_drawn"]) == (0, 40)
     everything = list(ConversationFile(conversations))
     drawn = list(ConversationFile(out))
     assert drawn == [conversation for conversation in everything if conversation in drawn]

@@ -3,13 +3,16 @@
 import importlib
 import pkgutil
 import re
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tulu_pipeline.datasets
-from tulu_pipeline.artifacts.source import HubFile
+from tulu_pipeline.artifacts.source import HubFile, LocalFile
+from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.mixtures import MIXTURES
 from tulu_pipeline.raw.convert import convert_row, convert_rows
 from tulu_pipeline.specs.dataset import BrokenRow, Dataset, RawRow
@@ -25,11 +28,27 @@ WITH_VARIANTS = [
 named = pytest.mark.parametrize("dataset", WITH_VARIANTS, ids=lambda dataset: dataset.name)
 
 
-@pytest.mark.parametrize("dataset", DATASETS, ids=lambda dataset: dataset.name)
+@named
 def test_worked_examples_come_out_as_written(dataset: Dataset) -> None:
-    assert dataset.examples
+    assert dataset.examples or ":" in dataset.name
     for example in dataset.examples:
-        assert convert_row(dataset, example.raw, 42) == example.conversation
+        assert convert_row(dataset, example.raw, 42) == replace(example.conversation, dataset=dataset.name)
+
+
+@named
+def test_a_worked_example_is_a_conversation_as_all_are(dataset: Dataset) -> None:
+    for example in dataset.examples:
+        check(example.conversation)
+
+
+def check(conversation: Conversation) -> None:
+    """What every conversation owes: turns that alternate, questions that ask something, and an id of its dataset."""
+    roles = [message.role for message in conversation.messages if message.role != "system"]
+    assert roles == ["user", "assistant"] * (len(roles) // 2)
+    assert roles
+    assert all(message.content.strip() for message in conversation.messages if message.role == "user")
+    assert conversation.id.startswith(f"{conversation.dataset.partition(':')[0]}_")
+    assert re.fullmatch("|[a-z]{2,3}", conversation.language)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
@@ -52,9 +71,11 @@ def test_sources_are_pinned(dataset: Dataset) -> None:
     assert dataset.sources
     for name, source in dataset.sources.items():
         assert "/" not in name
-        url = getattr(source, "url", None)  # a HubFile has a commit, which it checks itself
+        url = getattr(source, "url", None)
         assert (
-            isinstance(source, HubFile) or getattr(source, "sha256", None) or re.search("/[0-9a-f]{40}[/.]", url or "")
+            isinstance(source, HubFile | LocalFile)  # a hub file checks its commit itself; a local one is hashed
+            or getattr(source, "sha256", None)
+            or re.search("/[0-9a-f]{40}[/.]", url or "")
         ), name
 
 
@@ -98,7 +119,12 @@ FOLDERS = {
     "gpt4_alpaca:sample": "gpt4_alpaca",
     "cot:sample": "cot/cot_data",
     "dolly:sample": "dolly",
+    "super_ni:sample": "super_ni",
+    "self_instruct:seed_tasks": "self_instruct",
 }
+
+
+SEEDLESS = {"cot:sample"}  # nothing in them is drawn
 
 
 @pytest.mark.realdata
@@ -110,14 +136,30 @@ FOLDERS = {
         ("gpt4_alpaca:sample", 9_954, 0),
         ("cot:sample", 33_443, 0),
         ("dolly:sample", 2_996, 0),
+        ("super_ni:sample", 4_240, 0),
+        ("self_instruct:seed_tasks", 175, 0),
     ],
 )
 def test_every_published_row_is_kept_or_accounted_for(mirror: Path, name: str, kept: int, dropped: int) -> None:
     dataset = next(each for each in WITH_VARIANTS if each.name == name)
-    files = {source: mirror / "train" / FOLDERS[name] / source for source in dataset.sources}
+    files = {source: next((mirror / "train" / FOLDERS[name]).rglob(source)) for source in dataset.sources}
     rows = list(convert_rows(dataset, files, 42))
+    conversations = [row for row in rows if isinstance(row, Conversation)]
     broken = [row for row in rows if isinstance(row, BrokenRow)]
-    assert (len(rows) - len(broken), len(broken)) == (kept, dropped)
-    assert {row.dataset for row in rows if not isinstance(row, BrokenRow)} == {name}
+    assert (len(conversations), len(broken)) == (kept, dropped)
+    assert {conversation.dataset for conversation in conversations} == {name}
+    assert len({conversation.id for conversation in conversations}) == kept
+    for conversation in conversations:
+        check(conversation)
     if dataset.sample:
         assert dataset.sample.startswith(f"{kept + dropped:,} of ")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_dataset_comes_out_twice_alike_and_otherwise_with_another_seed(mirror: Path, name: str) -> None:
+    dataset = next(each for each in WITH_VARIANTS if each.name == name)
+    files = {source: next((mirror / "train" / FOLDERS[name]).rglob(source)) for source in dataset.sources}
+    first, second, other = (list(islice(convert_rows(dataset, files, seed), 300)) for seed in (42, 42, 43))
+    assert first == second
+    assert (first == other) == (name in SEEDLESS)

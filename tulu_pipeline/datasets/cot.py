@@ -1,16 +1,21 @@
-r"""CoT: questions with an answer and the reasoning that leads to it, from nine sets gathered by the FLAN collection.
+r"""CoT: questions answered with the reasoning that leads to the answer, from nine sets gathered by the FLAN collection.
 
 License: Apache-2.0 (google-research/FLAN); the nine sets have their own.
 Citation: Longpre et al., "The Flan Collection", arXiv:2301.13688; Wei et al., arXiv:2201.11903.
-Source: github.com/google-research/FLAN, `flan/v2/cot_data/*_train.tsv` at commit e9e4ec6.
-Size: 74,771 rows in nine files; Table 1 has 100,000 with 1.0 rounds, 266.0 tokens per prompt and 53.2 per completion.
-Format: three fields between tabs: question, answer, rationale; newlines are written `\n`.
-Variants: `sample`, seven of the nine files, each whole (without esnli and qed): 33,443 rows.
+Source: the hub's hamishivi/tulu_mix_store at revision 7508c5e, `cot_zsopt.jsonl` (83 MB) and `cot_fsopt.jsonl`
+    (590 MB): the two CoT submixes as AI2 dumped them, zero-shot and few-shot, with answer options. The variants of raw
+    questions: github.com/google-research/FLAN, `flan/v2/cot_data/*_train.tsv` at commit e9e4ec6.
+Size: 50,000 rows drawn of each submix; Table 1 has 100,000 with 1.0 rounds, 266.0 tokens per prompt and 53.2 per
+    completion. Raw questions: 74,771 in nine files.
+Format: JSON lines with `inputs` (the whole prompt) and `targets`. Raw questions: three fields between tabs: question,
+    answer, rationale; newlines are written `\n`.
+Variants: `paper2023` draws with Python's generator as open-instruct's `convert_cot_data` did, so it keeps the paper's
+    rows. `tsv`, each raw question of the nine files once, in one template of ours: the question, a line that asks for
+    the reasoning, and as the completion the rationale with the answer on a line of its own. `sample`, the same of
+    seven of the nine files, each whole (without esnli and qed): 33,443 rows.
 
-Deviations from the paper: it drew 50,000 zero-shot and 50,000 few-shot prompts from FLAN's own rendering of these
-files by many templates, with exemplars in the few-shot half. That rendering is not published with FLAN; here each
-raw row is one conversation, in one template of ours: the question, a line that asks for the reasoning, and as the
-completion the rationale with the answer on a line of its own.
+Deviations from the paper: the default draws by hash, so these are other rows of the same two files. Ids name the
+submix and the line; the original numbered its picks.
 """
 
 from __future__ import annotations
@@ -18,15 +23,16 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tulu_pipeline.artifacts.source import PinnedFile
+from tulu_pipeline.artifacts.source import HubFile, PinnedFile
 from tulu_pipeline.chat.schema import Conversation, Message
+from tulu_pipeline.raw.flan import flan_conversation, read_submixes, submix_of
 from tulu_pipeline.raw.readers import read_tab_separated
-from tulu_pipeline.specs.dataset import Dataset, Example, PaperCounts, RawRow, RowDropped
+from tulu_pipeline.specs.dataset import Dataset, Draw, Example, PaperCounts, RawRow, RowDropped
 
-_FOLDER = (
+_TSV_FOLDER = (
     "https://raw.githubusercontent.com/google-research/FLAN/e9e4ec6e2701182c7a91af176f705310da541277/flan/v2/cot_data"
 )
-_SHA256 = {
+_TSV_SHA256 = {
     "aqua_train.tsv": "2e43bd7900e739a78d7b7b7444e19bae4259399327eb76b78a30f4e4fb7dfdda",
     "creak_train.tsv": "ee6b9a3d88fbc1bdf7cd751c7f266edfc4c15e475560408ffb79490b2fe7bdea",
     "ecqa_train.tsv": "cf6967d587851f25a834cdd16c73f17a4da08bae5b8821922a64b3107160e01c",
@@ -37,10 +43,10 @@ _SHA256 = {
     "sensemaking_train.tsv": "c978b40455ed62b1755956f25327c7cec6f9d4954f7185e6fb14b03db74c65af",
     "strategyqa_train.tsv": "0e56b9f46b4d1569e45bf4c7f10d7854be81ae62303098fbd03d3e0bf912201f",
 }
-_SOURCES = {name: PinnedFile(url=f"{_FOLDER}/{name}", sha256=sha256) for name, sha256 in _SHA256.items()}
+_TSV_SOURCES = {name: PinnedFile(url=f"{_TSV_FOLDER}/{name}", sha256=sha256) for name, sha256 in _TSV_SHA256.items()}
 
 
-def _convert(row: RawRow, rng: random.Random) -> Conversation:
+def _convert_question(row: RawRow, rng: random.Random) -> Conversation:
     fields = row.value
     if not (isinstance(fields, list) and len(fields) == 3 and all(isinstance(field, str) for field in fields)):
         found = f"{len(fields)} fields" if isinstance(fields, list) else type(fields).__name__
@@ -57,18 +63,56 @@ def _convert(row: RawRow, rng: random.Random) -> Conversation:
     )
 
 
-_FULL = Dataset(
+def _convert(row: RawRow, rng: random.Random) -> Conversation:
+    return flan_conversation("cot", row)
+
+
+def _published(path: str) -> HubFile:
+    return HubFile(repo="hamishivi/tulu_mix_store", path=path, revision="7508c5e92f6ebee594f3d60854970a0d0a9587a3")
+
+
+_SUBMIXES = Dataset(
     name="cot",
     module=__name__,
     title="CoT",
     citation='Longpre et al., "The Flan Collection: Designing Data and Methods for Effective Instruction Tuning", 2023',
     license="Apache-2.0",
     url="https://github.com/google-research/FLAN",
-    sources=_SOURCES,
-    read=read_tab_separated,
+    sources={"zsopt.jsonl": _published("cot_zsopt.jsonl"), "fsopt.jsonl": _published("cot_fsopt.jsonl")},
+    read=read_submixes,
+    draw=Draw(stratum=submix_of, parts=lambda submix: {"": 50_000}),
     convert=_convert,
-    converter_version=1,
+    converter_version=2,
     paper=PaperCounts(instances=100_000, mean_rounds=1.0, mean_prompt_tokens=266.0, mean_completion_tokens=53.2),
+    examples=(
+        Example(
+            RawRow(
+                "zsopt_0",
+                "zsopt.jsonl:1",
+                {
+                    "inputs": "Can a candle burn under water? Reason first.\nOptions:\n- yes\n- no",
+                    "targets": "A flame needs air, and under water it gets none. So the answer is no.",
+                },
+            ),
+            Conversation(
+                "cot",
+                "cot_zsopt_0",
+                (
+                    Message("user", "Can a candle burn under water? Reason first.\nOptions:\n- yes\n- no\n"),
+                    Message("assistant", "A flame needs air, and under water it gets none. So the answer is no."),
+                ),
+            ),
+        ),
+    ),
+)
+
+_TSV = replace(
+    _SUBMIXES,
+    sources=_TSV_SOURCES,
+    read=read_tab_separated,
+    draw=None,
+    convert=_convert_question,
+    converter_version=1,
     examples=(
         Example(
             RawRow(
@@ -96,12 +140,17 @@ _FULL = Dataset(
 )
 
 DATASET = replace(
-    _FULL,
+    _SUBMIXES,
     variants={
+        "paper2023": replace(
+            _SUBMIXES,
+            draw=Draw(stratum=submix_of, parts=lambda submix: {"": 50_000}, sampling="paper2023"),
+        ),
+        "tsv": _TSV,
         "sample": replace(
-            _FULL,
-            sources={name: source for name, source in _SOURCES.items() if source.sha256},
+            _TSV,
+            sources={name: source for name, source in _TSV_SOURCES.items() if source.sha256},
             sample="33,443 of 74,771",
-        )
+        ),
     },
 )

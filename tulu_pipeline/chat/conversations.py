@@ -6,21 +6,26 @@ The bytes follow from the conversations alone: row groups of a fixed size, fixed
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tulu_pipeline.chat.schema import Conversation, Message
+from tulu_pipeline.chat.schema import Conversation, Message, Role
 from tulu_pipeline.errors import Tampered
 
 FILE = "conversations.parquet"
 _ROWS_PER_GROUP = 4096
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
         ("id", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", pa.list_(_MESSAGE)),
         ("license", pa.string()),
         ("language", pa.string()),
     ],
@@ -33,36 +38,70 @@ class ConversationWriter:
 
     def __init__(self, folder: Path) -> None:
         self._writer = pq.ParquetWriter(folder / FILE, _SCHEMA, compression="zstd", compression_level=3)
-        self._waiting: list[Conversation] = []
+        self._begin()
 
     def write(self, conversation: Conversation) -> None:
         """Appends one conversation."""
-        self._waiting.append(conversation)
-        if len(self._waiting) == _ROWS_PER_GROUP:
+        # Taken apart at once: columns of text are far cheaper to keep, and to hand to Arrow, than objects.
+        self._datasets.append(conversation.dataset)
+        self._ids.append(conversation.id)
+        self._licenses.append(conversation.license)
+        self._languages.append(conversation.language)
+        for message in conversation.messages:
+            self._roles.append(message.role)
+            self._contents.append(message.content)
+        self._ends.append(len(self._roles))
+        if len(self._ids) == _ROWS_PER_GROUP:
             self._flush()
 
     def __enter__(self) -> ConversationWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None and self._waiting:
+        if kind is None and self._ids:
             self._flush()
         self._writer.close()
 
+    def _begin(self) -> None:
+        self._datasets: list[str] = []
+        self._ids: list[str] = []
+        self._licenses: list[str] = []
+        self._languages: list[str] = []
+        self._roles: list[str] = []
+        self._contents: list[str] = []
+        self._ends = [0]
+
     def _flush(self) -> None:
+        roles, contents = pa.array(self._roles, pa.string()), pa.array(self._contents, pa.string())
+        messages = pa.StructArray.from_arrays([roles, contents], fields=list(_MESSAGE))
         columns = [
-            [conversation.dataset for conversation in self._waiting],
-            [conversation.id for conversation in self._waiting],
-            [
-                [{"role": message.role, "content": message.content} for message in conversation.messages]
-                for conversation in self._waiting
-            ],
-            [conversation.license for conversation in self._waiting],
-            [conversation.language for conversation in self._waiting],
+            pa.array(self._datasets, pa.string()),
+            pa.array(self._ids, pa.string()),
+            pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), messages, type=_SCHEMA.field("messages").type),
+            pa.array(self._licenses, pa.string()),
+            pa.array(self._languages, pa.string()),
         ]
-        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), row_group_size=_ROWS_PER_GROUP)
-        self._waiting.clear()
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA), row_group_size=_ROWS_PER_GROUP)
+        self._begin()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConversationColumns:
+    """Some neighboring conversations as columns: no object per message.
+
+    Attributes:
+        ids: one per conversation.
+        offsets: int64, one more: messages `offsets[i]` to `offsets[i + 1]` belong to conversation `i`.
+        roles, contents: one per message.
+    """
+
+    ids: list[str]
+    offsets: npt.NDArray[np.int64]
+    roles: list[Role]
+    contents: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class ConversationFile:
@@ -87,10 +126,34 @@ class ConversationFile:
     def ids(self) -> Iterator[str]:
         """The ids alone."""
         for batch in self._file.iter_batches(_ROWS_PER_GROUP, columns=["id"]):
-            yield from batch.column(0).to_pylist()
+            yield from batch.column("id").to_pylist()
+
+    def columns(self, conversations_per_batch: int = _ROWS_PER_GROUP // 4) -> Iterator[ConversationColumns]:
+        """Ids and messages of all conversations, so many at a time, as columns."""
+        for batch in self._file.iter_batches(conversations_per_batch, columns=["id", "messages"]):
+            yield _columns(batch)
 
     def __iter__(self) -> Iterator[Conversation]:
         for batch in self._file.iter_batches(_ROWS_PER_GROUP // 4):
-            for row in batch.to_pylist():
-                messages = tuple(Message(message["role"], message["content"]) for message in row["messages"])
-                yield Conversation(row["dataset"], row["id"], messages, row["license"], row["language"])
+            columns = _columns(batch)
+            messages = list(map(Message, columns.roles, columns.contents))
+            datasets, licenses, languages = (
+                batch.column(name).to_pylist() for name in ("dataset", "license", "language")
+            )
+            ends = columns.offsets.tolist()
+            for row, row_id in enumerate(columns.ids):
+                yield Conversation(
+                    datasets[row], row_id, tuple(messages[ends[row] : ends[row + 1]]), licenses[row], languages[row]
+                )
+
+
+def _columns(batch: pa.RecordBatch) -> ConversationColumns:
+    lists = batch.column("messages")
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    messages = lists.flatten()  # of the batch alone, where it is a part of a row group
+    return ConversationColumns(
+        ids=batch.column("id").to_pylist(),
+        offsets=offsets - offsets[0],
+        roles=cast("list[Role]", messages.field("role").to_pylist()),
+        contents=messages.field("content").to_pylist(),
+    )

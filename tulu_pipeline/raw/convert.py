@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
+from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
-from tulu_pipeline.chat.draw import row_random
+from tulu_pipeline.chat.draw import RowStreams, row_random
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput, StageFailed, TuluError
 from tulu_pipeline.raw.strata import drawn
@@ -20,6 +23,8 @@ from tulu_pipeline.specs.dataset import (
     RowDropped,
     check_conversation,
 )
+
+_AFTER_DATASET = attrgetter(*(field.name for field in fields(Conversation)[1:]))
 
 
 def convert_rows(
@@ -42,23 +47,39 @@ def convert_rows(
         BadInput: a file cannot be read as a whole, or two rows have one id.
         StageFailed: the converter stopped on a row with an error of its own.
     """
-    seen: set[str] = set()
+    streams = RowStreams(seed, dataset.name)
+    hashes = array("q")  # of the ids: 8 bytes a row, where a set of texts would take more than a hundred
+    for row in _rows(dataset, files, seed, count_tokens, on_left_out):
+        if isinstance(row, ChangedRow):
+            yield row
+            continue
+        hashes.append(hash(row.row_id))
+        yield row if isinstance(row, BrokenRow) else _converted(dataset, row, streams.of(row.row_id))
+    if suspects := _repeated(hashes):
+        rows = _rows(dataset, files, seed, count_tokens, lambda count: None)
+        _check_ids(dataset, (row for row in rows if hash(row.row_id) in suspects))
+
+
+def convert_row(dataset: Dataset, row: RawRow, seed: int) -> Conversation | BrokenRow:
+    """One raw row as a conversation, or why it is none."""
+    return _converted(dataset, row, row_random(seed, dataset.name, row.row_id))
+
+
+def _rows(
+    dataset: Dataset,
+    files: Mapping[str, Path],
+    seed: int,
+    count_tokens: CountTokens | None,
+    on_left_out: Callable[[int], None],
+) -> Iterator[RawRow | BrokenRow | ChangedRow]:
+    """What there is to convert: the rows read, drawn and split."""
     if dataset.draw is None:
         rows = dataset.read(files)
     else:
         rows = drawn(
             lambda: dataset.read(files), dataset.draw, seed=seed, dataset=dataset.name, on_left_out=on_left_out
         )
-    for row in _split(dataset, rows, count_tokens):
-        if isinstance(row, ChangedRow):
-            yield row
-            continue
-        if row.row_id in seen:
-            raise BadInput(
-                f"two rows have the id `{row.row_id}`", f"{dataset.name}, {row.where}", "make `read` give each its own"
-            )
-        seen.add(row.row_id)
-        yield row if isinstance(row, BrokenRow) else convert_row(dataset, row, seed)
+    return _split(dataset, rows, count_tokens)
 
 
 def _split(
@@ -71,10 +92,32 @@ def _split(
             yield from dataset.split(row, count_tokens)
 
 
-def convert_row(dataset: Dataset, row: RawRow, seed: int) -> Conversation | BrokenRow:
-    """One raw row as a conversation, or why it is none."""
+def _repeated(hashes: array[int]) -> set[int]:
+    """The hashes that occur more than once."""
+    import numpy as np
+
+    in_order = np.sort(np.frombuffer(hashes, dtype=np.int64))
+    return set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
+
+
+def _check_ids(dataset: Dataset, suspects: Iterator[RawRow | BrokenRow | ChangedRow]) -> None:
+    """Raises BadInput for the first row with an id that was there before; two ids may also have one hash by chance."""
+    first: dict[str, str] = {}
+    for row in suspects:
+        if isinstance(row, ChangedRow):
+            continue
+        if row.row_id in first:
+            raise BadInput(
+                f"two rows have the id `{row.row_id}`, the first at {first[row.row_id]}",
+                f"{dataset.name}, {row.where}",
+                "make `read` give each its own",
+            )
+        first[row.row_id] = row.where
+
+
+def _converted(dataset: Dataset, row: RawRow, rng: random.Random) -> Conversation | BrokenRow:
     try:
-        conversation = dataset.convert(row, row_random(seed, dataset.name, row.row_id))
+        conversation = dataset.convert(row, rng)
         check_conversation(conversation)
         _check_unicode(conversation)
     except RowDropped as reason:
@@ -87,11 +130,15 @@ def convert_row(dataset: Dataset, row: RawRow, seed: int) -> Conversation | Brok
             f"{row.where}, row {row.row_id}",
             f"mend `convert` in {dataset.module}; for a row that is no conversation it should raise RowDropped",
         ) from error
-    return replace(conversation, dataset=dataset.name)
+    if conversation.dataset == dataset.name:
+        return conversation
+    return Conversation(dataset.name, *_AFTER_DATASET(conversation))
 
 
 def _check_unicode(conversation: Conversation) -> None:
     for message in conversation.messages:
+        if message.content.isascii():
+            continue
         try:
             message.content.encode()
         except UnicodeEncodeError:

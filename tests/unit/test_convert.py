@@ -1,0 +1,126 @@
+"""Raw rows to conversations: ids are unique, order is kept, and memory does not grow with the rows."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tulu_pipeline.chat.schema import Conversation
+from tulu_pipeline.datasets import alpaca
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.raw.convert import convert_row, convert_rows
+from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, Dataset, Draw, RawRow
+
+
+class SameHash(str):
+    """A text whose hash is that of every other."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def dataset(ids: list[str], **changes: object) -> Dataset:
+    """Alpaca's converter over a row per id."""
+
+    def read(files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:
+        for line, row_id in enumerate(ids, 1):
+            value = {"instruction": f"Say {row_id}.", "output": row_id}
+            yield BrokenRow(row_id, f"f:{line}", "broken") if "broken" in row_id else RawRow(row_id, f"f:{line}", value)
+
+    return replace(alpaca.DATASET, read=read, **changes)
+
+
+def test_rows_come_out_in_file_order_each_as_alone() -> None:
+    made = dataset(["c", "a", "broken", "b"])
+    rows = list(convert_rows(made, {}, 42))
+    assert rows == [
+        *(convert_row(made, raw, 42) if isinstance(raw, RawRow) else raw for raw in made.read({})),
+    ]
+    assert [row.id if isinstance(row, Conversation) else row.row_id for row in rows] == [
+        "alpaca_c", "alpaca_a", "broken", "alpaca_b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [str, SameHash])
+@pytest.mark.parametrize(
+    ("ids", "what", "where"),
+    [
+        (["a", "b", "a"], "two rows have the id `a`, the first at f:1", "alpaca, f:3"),
+        (["a", "b", "b", "a", "b"], "two rows have the id `b`, the first at f:2", "alpaca, f:3"),
+        (["broken 1", "a", "broken 1"], "two rows have the id `broken 1`, the first at f:1", "alpaca, f:3"),
+        (["", ""], "two rows have the id ``, the first at f:1", "alpaca, f:2"),
+    ],
+)
+def test_the_first_id_that_comes_twice_is_named_with_both_places(
+    kind: type[str], ids: list[str], what: str, where: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        list(convert_rows(dataset([kind(row_id) for row_id in ids]), {}, 42))
+    assert (caught.value.what, caught.value.where) == (what, where)
+
+
+def test_two_ids_of_one_hash_are_two_ids() -> None:
+    rows = list(convert_rows(dataset([SameHash(text) for text in "abcdef"]), {}, 42))
+    assert [row.id for row in rows if isinstance(row, Conversation)] == [f"alpaca_{text}" for text in "abcdef"]
+
+
+def test_ids_are_checked_after_the_draw_and_the_split() -> None:
+    """Of two rows with one id one may not be drawn; one row may be split into two with one id."""
+
+    def halves(row: RawRow, count_tokens: object) -> Iterator[RawRow | ChangedRow]:
+        yield ChangedRow(row.row_id, row.where, "split")
+        yield replace(row, row_id=row.row_id.replace("same", ""))
+        yield replace(row, row_id=row.row_id.replace("same", "") + "+")
+
+    left_out: list[int] = []
+    draw = Draw(stratum=lambda row: row.row_id, parts=lambda stratum: {"all": 1})
+    drawn = list(convert_rows(dataset(["a", "b", "a"], draw=draw), {}, 42, on_left_out=left_out.append))
+    assert [row.id for row in drawn if isinstance(row, Conversation)] == ["alpaca_a", "alpaca_b"]
+    assert left_out == [1]
+    assert len(list(convert_rows(dataset(["a", "b"], split=halves), {}, 42))) == 6
+    with pytest.raises(BadInput, match=r"two rows have the id `a`, the first at f:1"):
+        list(convert_rows(dataset(["a", "asame"], split=halves), {}, 42))
+    with pytest.raises(BadInput, match=r"two rows have the id `a`, the first at f:1"):
+        list(convert_rows(dataset(["a", "b", "samea"], split=halves, draw=draw), {}, 42, on_left_out=left_out.append))
+    assert left_out == [1, 0]
+
+
+_NORMALIZE = """
+import json, resource, sys
+from pathlib import Path
+from tasks.normalize import NORMALIZE, NormalizeParams
+from tulu_pipeline.artifacts.stage import Job, RunContext
+from tulu_pipeline.datasets import alpaca
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.settings import read_settings
+
+folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+(folder / "raw").mkdir(parents=True)
+(folder / "out").mkdir()
+with (folder / "raw" / "alpaca_data.json").open("w") as raw:
+    for number in range(rows):
+        row = {"instruction": f"Say {number} and {number * number}.", "input": "", "output": f"{number}"}
+        raw.write(("," if number else "[") + json.dumps(row))
+    raw.write("]")
+job = Job(name="normalize[x]", params=NormalizeParams(dataset="alpaca", definition=alpaca.DATASET),
+          inputs={"raw": folder / "raw"}, sources={}, out=folder / "out", work=folder, publish=lambda metrics: None)
+metrics = NORMALIZE.run(job, RunContext(profile=Profile(), settings=read_settings()))
+assert metrics["kept"] == rows
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_memory_hardly_grows_with_the_rows(tmp_path: Path) -> None:
+    """Ten times the rows cost 8 bytes each for the check of ids (16 while it runs), and nothing else."""
+    few, many = 25_000, 250_000
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", _NORMALIZE, str(tmp_path / str(rows)), str(rows)]))
+        for rows in (few, many)
+    ]
+    # The rest is the allocator's: a set of the ids alone would add another 25 MB.
+    assert peaks[1] - peaks[0] < 16 * (many - few) + 12 * 2**20

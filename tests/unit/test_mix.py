@@ -122,8 +122,10 @@ def test_the_cap_is_drawn_from_what_the_filters_leave_and_is_no_dropping(mix: An
 
 def test_licenses_are_compared_whatever_their_case_and_an_unknown_one_never_passes(mix: Any) -> None:
     rows = [row(0, "a", license_="apache-2.0"), row(1, "b"), row(2, "c", license_="MIT")]
-    kept, _, _ = mix(rows, licenses=("Apache-2.0",))
+    rows += [row(3, "d", license_="NOASSERTION"), row(4, "e", license_="MIT AND Apache-2.0")]
+    kept, _, metrics = mix(rows, licenses=("Apache-2.0",))
     assert [each.id for each in kept] == ["birds_0"]
+    assert metrics["dropped_by_reason"] == {"license unknown": 2, "license MIT": 1, "license MIT AND Apache-2.0": 1}
     kept, _, _ = mix(rows, licenses=("Apache-2.0", "CC0-1.0"), dataset_license="cc0-1.0")
     assert [each.id for each in kept] == ["birds_0", "birds_1"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tulu_pipeline.chat.language import detectable, language_of, plain_code
+from tulu_pipeline.chat.licenses import is_allowed, parts_of
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput
 
@@ -25,7 +26,8 @@ class Filters:
     """What passes; by default everything does.
 
     Attributes:
-        licenses: SPDX ids, whatever their case; a conversation without a license never passes.
+        licenses: SPDX ids, whatever their case; a conversation under several needs them all, and one whose license
+            is unknown never passes.
         dataset_license: of conversations that have none of their own.
         languages: ISO 639-1 codes; a conversation whose language is uncertain never passes.
         deduplicate: leave out what stood before, word for word or nearly so (see `chat.duplicates`).
@@ -140,15 +142,17 @@ class _Refuse:
 
     def __init__(self, filters: Filters) -> None:
         self._filters = filters
-        self._licenses = {license_.casefold() for license_ in filters.licenses}
         self._languages = {plain_code(code) for code in filters.languages}
+        self._allowed: dict[str, bool] = {}
         self._checked = False
 
     def __call__(self, conversation: Conversation) -> str:
-        if self._licenses:
+        if self._filters.licenses:
             license_ = conversation.license or self._filters.dataset_license
-            if license_.casefold() not in self._licenses or not license_:
-                return f"license {license_ or 'unknown'}"
+            if license_ not in self._allowed:
+                self._allowed[license_] = is_allowed(license_, self._filters.licenses)
+            if not self._allowed[license_]:
+                return f"license {' AND '.join(parts_of(license_))}"
         if self._languages:
             if not conversation.language and not self._checked:
                 self._check_detectable()

@@ -1,0 +1,80 @@
+"""Licenses of conversations: which of them apply together, and what the well-known ones ask for.
+
+A license is an SPDX id where there is one. `A AND B` is under both. `NOASSERTION` and "" are unknown. What is said of
+a license is a short fact for orientation, never advice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+UNKNOWN = "unknown"
+_AND = re.compile(r"\s+AND\s+")
+_CREATIVE_COMMONS = re.compile(r"CC-BY(?P<nc>-NC)?(?P<nd>-ND)?(?P<sa>-SA)?-\d\.\d(-[A-Z]+)?", re.IGNORECASE)
+_NOTICE, _SHARE_ALIKE = "keep the notices", "share alike"
+_TERMS: Mapping[str, tuple[str, ...]] = {
+    "0BSD": (),
+    "Apache-2.0": (_NOTICE,),
+    "BSD-2-Clause": (_NOTICE,),
+    "BSD-3-Clause": (_NOTICE,),
+    "CC0-1.0": (),
+    "CDLA-Permissive-2.0": (_NOTICE,),
+    "GPL-2.0-only": (_NOTICE, _SHARE_ALIKE),
+    "GPL-2.0-or-later": (_NOTICE, _SHARE_ALIKE),
+    "GPL-3.0-only": (_NOTICE, _SHARE_ALIKE),
+    "GPL-3.0-or-later": (_NOTICE, _SHARE_ALIKE),
+    "MIT": (_NOTICE,),
+    "ODC-By-1.0": ("attribution",),
+    "ODbL-1.0": ("attribution", _SHARE_ALIKE),
+    "PDDL-1.0": (),
+    "Unlicense": (),
+}
+_ID_OF = {id_.casefold(): id_ for id_ in _TERMS}
+
+
+def is_allowed(license_: str, allowed: Collection[str]) -> bool:
+    """Whether every license of `license_` is one of `allowed`, whatever their case; an unknown one never is."""
+    ids = {plain_id(each) for each in allowed}
+    return all(part != UNKNOWN and part in ids for part in parts_of(license_))
+
+
+def parts_of(license_: str) -> tuple[str, ...]:
+    """The licenses that apply together, each in its usual spelling; `unknown` where it is."""
+    return tuple(plain_id(part) for part in _AND.split(license_.strip()))
+
+
+def union(licenses: Iterable[str]) -> tuple[str, ...]:
+    """The licenses of a whole by those of its parts: each once, sorted, the unknown last."""
+    found = {part for license_ in licenses for part in parts_of(license_)}
+    return tuple(sorted(found, key=lambda part: (part == UNKNOWN, part.casefold())))
+
+
+def of_rows(row_licenses: Iterable[str], dataset_license: str) -> set[str]:
+    """The licenses that the rows of a dataset are under: their own, or the dataset's."""
+    return {license_ or dataset_license for license_ in row_licenses}
+
+
+def terms_of(license_: str) -> tuple[str, ...] | None:
+    """What one license asks for, in a few words; None where nothing is known here of it."""
+    if found := _CREATIVE_COMMONS.fullmatch(license_):
+        words = {"nc": "non-commercial", "nd": "no derivatives", "sa": _SHARE_ALIKE}
+        return ("attribution", *(word for name, word in words.items() if found[name]))
+    return _TERMS.get(plain_id(license_))
+
+
+def meaning(license_: str) -> str:
+    """What one license asks for, for people."""
+    terms = terms_of(license_)
+    if terms is None:
+        return "terms unknown here" if license_ != UNKNOWN else "no license is stated"
+    return ", ".join(terms) or "asks for nothing"
+
+
+def plain_id(license_: str) -> str:
+    """A license in the spelling that is compared and shown."""
+    if license_.casefold() in {"", "noassertion", "none", UNKNOWN}:
+        return UNKNOWN
+    if _CREATIVE_COMMONS.fullmatch(license_):
+        return license_.upper()
+    return _ID_OF.get(license_.casefold(), license_)

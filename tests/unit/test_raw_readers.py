@@ -1,6 +1,8 @@
 """Raw files that are not what they should be: rows fall out with a reason, files are refused with a place."""
 
 import gzip
+import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,32 @@ def test_a_broken_element_falls_out_and_reading_goes_on(tmp_path: Path, broken: 
     assert bad[0].where == place
     assert bad[0].reason.startswith("broken JSON")
     assert [row.value for row in rows if isinstance(row, RawRow)][-1] == {"a": 3}
+
+
+def test_objects_inside_a_broken_element_are_not_taken_for_elements(tmp_path: Path) -> None:
+    chat = '{"id": "%s", "turns": [{"from": "a", "value": "x"}, {"from": "b", "value": %s}, {"from": "a"}]}'
+    text = "[" + ",\n".join(chat % row for row in [("1", '"y"'), ("2", '"un"quoted"'), ("3", '"z"')]) + "]"
+    rows = read_json(tmp_path, text)
+    assert [row.value["id"] if isinstance(row, RawRow) else row.where for row in rows] == ["1", "rows.json:2", "3"]  # type: ignore[index]
+    assert isinstance(rows[1], BrokenRow)
+    assert rows[1].text == chat % ("2", '"un"quoted"')
+
+
+def test_a_broken_element_does_not_pull_the_rest_of_the_file_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    row = '{"a": "' + "x" * 1000 + '"}'
+    with path.open("w") as file:
+        file.write('[{"a": ,}')
+        for number in range(40_000):
+            file.write("," + ('{"a": "un"quoted"}' if number % 10_000 == 9_999 else row))
+        file.write("]")
+    tracemalloc.start()
+    rows = Counter(type(row) for row in readers.read_json_arrays({"rows.json": path}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == {RawRow: 39_996, BrokenRow: 5}
+    assert path.stat().st_size > 4e7
+    assert peak < 1e7
 
 
 def test_a_broken_last_element_falls_out(tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.dataset import BrokenRow, RawRow
 
 _CHUNK_CHARACTERS = 1 << 20
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SHOWN_CHARACTERS = 200
+_SPACES = " \t\r\n"
+_SPACE = re.compile(f"[{_SPACES}]*")
+_FIRST_KEY = re.compile(rf'{{[{_SPACES}]*"([^"\\]*)"[{_SPACES}]*:')
 _NEXT_ROW = re.compile(r",[ \t\r\n]*(?=[{\[])")
 
 
@@ -74,7 +77,7 @@ class _Broken:
 
 def _row(number: int, where: str, value: object) -> RawRow | BrokenRow:
     if isinstance(value, _Broken):
-        return BrokenRow(str(number), where, value.reason, value.text[:200])
+        return BrokenRow(str(number), where, value.reason, value.text[:_SHOWN_CHARACTERS])
     return RawRow(str(number), where, value)
 
 
@@ -118,19 +121,16 @@ class _Window:
     def peek(self) -> str:
         """The next character that is no white space, "" at the end of the file; moves there."""
         while True:
-            end = self._after_space()
+            end = _after_space(self.text, self.position)
             if end < len(self.text) or self.ended:
                 self.move_to(end)
                 return self.text[end : end + 1]
             self.read_more()
 
-    def _after_space(self) -> int:
-        match = _SPACE.match(self.text, self.position)
-        assert match is not None
-        return match.end()
-
 
 _DECODER = json.JSONDecoder()
+# An error so near the window's end may only mean that the rest is not yet there; `\\ud83d\\ude00` is the longest token.
+_LONGEST_TOKEN_CHARACTERS = 16
 
 
 def _elements(window: _Window, name: str) -> Iterator[tuple[int, object]]:
@@ -143,58 +143,111 @@ def _elements(window: _Window, name: str) -> Iterator[tuple[int, object]]:
     window.move_to(window.position + 1)
     if window.peek() == "]":
         return
+    first_key: object = None
     while True:
         window.peek()
         line = window.line
-        yield line, _element(window, name)
-        at_end = window.peek() == "]"  # else a comma: `_element` stops nowhere else
-        window.move_to(window.position + 1)
+        value = _element(window, name, first_key)
+        if first_key is None and isinstance(value, dict):
+            first_key = next(iter(value), None)
+        yield line, value
+        at_end = window.text[window.position] == "]"  # else a comma: `_element` stops nowhere else
+        window.position += 1
         if at_end:
             break
     if window.peek():
         raise BadInput("there is more after the array's end", f"{name}:{window.line}", "keep one array per file")
 
 
-def _element(window: _Window, name: str) -> object:
+def _element(window: _Window, name: str, first_key: object) -> object:
     """The next element; moves behind it, to the comma or bracket that follows."""
     while True:
         try:
             value, end = _DECODER.raw_decode(window.text, window.position)
-        except (json.JSONDecodeError, RecursionError) as error:
-            if window.ended:
-                return _broken_element(window, name, _reason(error))
+        except json.JSONDecodeError as error:
+            if not _cut_short(error, window):
+                return _broken_element(window, name, _reason(error), first_key)
+        except RecursionError as error:
+            return _broken_element(window, name, _reason(error), first_key)
         else:
-            after = _SPACE.match(window.text, end)
-            assert after is not None
-            if after.end() < len(window.text):
-                if window.text[after.end()] in ",]":
-                    window.move_to(after.end())
-                    return value
-                if window.ended:
-                    return _broken_element(window, name, "broken JSON: no comma after it")
-            elif window.ended:
-                raise _cut_off(window, name)
+            after = _after_space(window.text, end)
+            if window.text[after : after + 1] in (",", "]"):
+                window.move_to(after)
+                return value
+            if window.ended and after == len(window.text):
+                raise _cut_off(name, window.line)
+            if window.ended or after < len(window.text) - _LONGEST_TOKEN_CHARACTERS:
+                return _broken_element(window, name, "broken JSON: no comma after it", first_key)
         window.read_more()
 
 
-def _broken_element(window: _Window, name: str, reason: str) -> _Broken:
-    """Skips to where the next element can be read; the whole rest of the file is in the window."""
-    start = window.position
-    for candidate in _NEXT_ROW.finditer(window.text, start + 1):
-        try:
-            _, end = _DECODER.raw_decode(window.text, candidate.end())
-        except (json.JSONDecodeError, RecursionError):
+def _broken_element(window: _Window, name: str, reason: str, first_key: object) -> _Broken:
+    """Moves to where the next element can be read, keeping no more in memory than the window and a beginning.
+
+    What can be read is the next element if a comma or the array's end follows and, so that objects inside the broken
+    element are not taken for elements, if it has the key that the array's first element begins with.
+    """
+    if first_key is None and (key := _FIRST_KEY.match(window.text, window.position)):
+        first_key = key[1]
+    line, text, at = window.line, "", window.position + 1
+
+    def skip_to(position: int) -> None:
+        nonlocal text
+        text += window.text[window.position : position][: _SHOWN_CHARACTERS - len(text)]
+        window.move_to(position)
+
+    while True:
+        found = _NEXT_ROW.search(window.text, at)
+        if found is None and window.ended:
+            break
+        if found is None:
+            # All that still matters is what an element may follow, or may end the array.
+            last = len(window.text.rstrip(_SPACES)) - 1
+            skip_to(last if last >= at and window.text[last] in ",]" else len(window.text))
+        elif (is_next := _is_element(window, found.end(), first_key)) is None:
+            skip_to(found.start())
+        else:
+            if is_next:
+                skip_to(found.start())
+                return _Broken(reason, text)
+            at = found.end()
             continue
-        after = _SPACE.match(window.text, end)
-        assert after is not None
-        if window.text[after.end() : after.end() + 1] in (",", "]"):
-            window.move_to(candidate.start())
-            return _Broken(reason, window.text[start : candidate.start()])
-    if not window.text.rstrip().endswith("]"):
-        raise _cut_off(window, name)
-    window.move_to(window.text.rindex("]"))
-    return _Broken(reason, window.text[start : window.position])
+        window.read_more()
+        at = 0
+    end = len(window.text.rstrip(_SPACES)) - 1
+    if end < 0 or window.text[end] != "]":
+        raise _cut_off(name, line)
+    skip_to(end)
+    return _Broken(reason, text)
 
 
-def _cut_off(window: _Window, name: str) -> BadInput:
-    return BadInput("the file ends in the middle of the array", f"{name}:{window.line}", "fetch the whole file again")
+def _is_element(window: _Window, start: int, first_key: object) -> bool | None:
+    """Whether an element of the array starts there; None if more of the file must be read to tell."""
+    try:
+        value, end = _DECODER.raw_decode(window.text, start)
+    except json.JSONDecodeError as error:
+        return None if _cut_short(error, window) else False
+    except RecursionError:
+        return False
+    after = _after_space(window.text, end)
+    if after == len(window.text) and not window.ended:
+        return None
+    if window.text[after : after + 1] not in (",", "]"):
+        return False
+    return first_key is None or (isinstance(value, dict) and first_key in value)
+
+
+def _cut_short(error: json.JSONDecodeError, window: _Window) -> bool:
+    """Whether the text may be right as far as it has been read."""
+    near_end = error.pos >= len(window.text) - _LONGEST_TOKEN_CHARACTERS
+    return not window.ended and (near_end or error.msg.startswith("Unterminated string"))
+
+
+def _after_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    assert match is not None
+    return match.end()
+
+
+def _cut_off(name: str, line: int) -> BadInput:
+    return BadInput("the file ends in the middle of the array", f"{name}:{line}", "fetch the whole file again")

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +24,12 @@ def rows_of(pairs: Iterable[tuple[str, int]]) -> list[RawRow]:
 
 
 def kept(
-    rows: list[RawRow | BrokenRow] | list[RawRow], parts: Mapping[str, int], seed: int, sampling: str = "hash"
+    rows: Sequence[RawRow | BrokenRow],
+    parts: Mapping[str, int],
+    seed: int,
+    sampling: Literal["hash", "paper2023"] = "hash",
 ) -> list[RawRow | BrokenRow]:
-    draw = Draw(stratum=lambda row: row.row_id[0], parts=lambda name: parts, sampling=sampling)  # type: ignore[arg-type]
+    draw = Draw(stratum=lambda row: row.row_id[0], parts=lambda name: parts, sampling=sampling)
     left_out: list[int] = []
     out = list(drawn(lambda: iter(rows), draw, seed=seed, dataset="demo", on_left_out=left_out.append))
     assert left_out == [len(rows) - len(out)]
@@ -85,16 +89,15 @@ def test_a_row_more_changes_one_pick_of_its_stratum_and_one_row_of_each_part(
         assert all(row_id[0] == stratum for row_id in lost)
 
 
-@given(ROWS, PARTS, SEEDS)
-def test_broken_rows_take_no_place(pairs: list[tuple[str, int]], parts: dict[str, int], seed: int) -> None:
+@given(ROWS, PARTS, SEEDS, st.sampled_from(("hash", "paper2023")))
+def test_broken_rows_take_no_place(
+    pairs: list[tuple[str, int]], parts: dict[str, int], seed: int, sampling: Literal["hash", "paper2023"]
+) -> None:
     rows = rows_of(pairs)
     broken = BrokenRow("x", "file:0", "broken JSON")
-    for sampling in ("hash", "paper2023"):
-        with_broken: list[RawRow | BrokenRow] = [broken, *rows, broken]
-        draw = Draw(stratum=lambda row: row.row_id[0], parts=lambda name: parts, sampling=sampling)  # type: ignore[arg-type]
-        out = list(drawn(lambda rows=with_broken: iter(rows), draw, seed=seed, dataset="demo"))  # type: ignore[misc]
-        assert [row for row in out if isinstance(row, BrokenRow)] == [broken, broken]
-        assert [row for row in out if isinstance(row, RawRow)] == kept(rows, parts, seed, sampling)
+    out = kept([broken, *rows, broken], parts, seed, sampling)
+    assert [row for row in out if isinstance(row, BrokenRow)] == [broken, broken]
+    assert [row for row in out if isinstance(row, RawRow)] == kept(rows, parts, seed, sampling)
 
 
 @given(ROWS, PARTS, SEEDS)

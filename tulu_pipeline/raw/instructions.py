@@ -8,6 +8,7 @@ data that the paper's models saw. What differs: each row draws from a random str
 from __future__ import annotations
 
 import random
+from itertools import accumulate
 from typing import NamedTuple
 
 from tulu_pipeline.chat.schema import Conversation, Message
@@ -64,14 +65,20 @@ _WITHOUT_INPUT = (
     ),
 )  # fmt: skip
 
+# With the sums of their weights, which `choices` would otherwise make for each row.
+_WITH_INPUT_DRAW, _WITHOUT_INPUT_DRAW = (
+    (templates, list(accumulate(template.weight for template in templates)))
+    for templates in (_WITH_INPUT, _WITHOUT_INPUT)
+)
+
 
 def instruction_messages(
     instruction: str, context: str | None, output: str, rng: random.Random
 ) -> tuple[Message, Message]:
     """The two messages of a row, all fields stripped; `context` is the task's input, None or blank for none."""
     fields = {"instruction": instruction.strip(), "input": (context or "").strip(), "output": output.strip()}
-    templates = _WITH_INPUT if fields["input"] else _WITHOUT_INPUT
-    template = rng.choices(templates, weights=[each.weight for each in templates])[0]
+    templates, summed = _WITH_INPUT_DRAW if fields["input"] else _WITHOUT_INPUT_DRAW
+    template = rng.choices(templates, cum_weights=summed)[0]
     return Message("user", template.prompt.format_map(fields)), Message(
         "assistant", template.completion.format_map(fields)
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
 
 from tulu_pipeline.artifacts.canonical import added_field, execution_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
 from tulu_pipeline.chat.options import TokenizerMode
 from tulu_pipeline.chat.row_log import RowLog
-from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.raw.convert import convert_rows
-from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, CountTokens, Dataset
+from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, CountTokens, Dataset, RawRow
 
 _REPORT_EVERY_ROWS = 2000
 
@@ -46,13 +46,13 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
     files = {name: raw / name for name in dataset.sources}
     rows = kept = messages = 0
     left_out: list[int] = []
-    converted = convert_rows(dataset, files, job.params.seed, _counter(job), left_out.append)
+    converted = convert_rows(_reporting(dataset, job, ctx), files, job.params.seed, _counter(job), left_out.append)
     with (
         ConversationWriter(job.out) as writer,
         RowLog(job.aux, "dropped") as dropped,
         RowLog(job.aux, "changed") as changed,
     ):
-        for row in _reporting(converted, job, ctx):
+        for row in converted:
             if isinstance(row, ChangedRow):
                 changed.add(row_id=row.row_id, where=row.where, reason=row.reason, text=row.text)
                 continue
@@ -88,16 +88,19 @@ def _counter(job: Job[NormalizeParams]) -> CountTokens | None:
     return load_tokenizer(job.input("tokenizer"), tokenizer_mode=job.params.tokenizer_mode).count_tokens
 
 
-def _reporting(
-    rows: Iterator[Conversation | BrokenRow | ChangedRow], job: Job[NormalizeParams], ctx: RunContext
-) -> Iterator[Conversation | BrokenRow | ChangedRow]:
-    done = 0
-    for row in rows:
-        yield row
-        done += 1
-        if done % _REPORT_EVERY_ROWS == 0:
-            ctx.progress(job.name, done, None, "rows")
-    ctx.progress(job.name, done, done, "rows")
+def _reporting(dataset: Dataset, job: Job[NormalizeParams], ctx: RunContext) -> Dataset:
+    """The dataset, which now tells of each raw row read: one that draws gives no row before it has read the last."""
+
+    def read(files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:
+        done = 0
+        for row in dataset.read(files):
+            yield row
+            done += 1
+            if done % _REPORT_EVERY_ROWS == 0:
+                ctx.progress(job.name, done, None, "rows")
+        ctx.progress(job.name, done, done, "rows")
+
+    return replace(dataset, read=read)
 
 
 def _refused(dataset: Dataset, rows: int, dropped: RowLog) -> BadInput:

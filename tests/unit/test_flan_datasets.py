@@ -167,7 +167,9 @@ def test_a_draw_holds_no_more_than_what_it_keeps() -> None:
     assert peak < 1 << 20  # the rows together are 50 MB, those kept 0.1 MB
 
 
-def test_normalize_counts_the_rows_that_were_not_drawn(submixes: dict[str, Path], tmp_path: Path) -> None:
+def test_normalize_tells_how_many_rows_it_read_and_how_many_were_not_drawn(
+    submixes: dict[str, Path], tmp_path: Path
+) -> None:
     with submixes["fsopt.jsonl"].open("a") as stream:
         stream.write('{"inputs": \n')
     out = tmp_path / "out"
@@ -181,7 +183,13 @@ def test_normalize_counts_the_rows_that_were_not_drawn(submixes: dict[str, Path]
         work=tmp_path / "work",
         publish=lambda metrics: None,
     )
-    metrics = NORMALIZE.run(job, RunContext(profile=Profile(), settings=read_settings()))  # type: ignore[arg-type]
+    seen: list[tuple[float, float | None, str]] = []
+    ctx = RunContext(
+        profile=Profile(),
+        settings=read_settings(),
+        progress=lambda name, done, total, unit, note="": seen.append((done, total, unit)),
+    )
+    metrics = NORMALIZE.run(job, ctx)  # type: ignore[arg-type]
     assert metrics is not None
     assert {name: metrics[name] for name in ("rows", "not_drawn", "kept", "dropped")} == {
         "rows": 21,
@@ -189,3 +197,4 @@ def test_normalize_counts_the_rows_that_were_not_drawn(submixes: dict[str, Path]
         "kept": 20,
         "dropped": 1,
     }
+    assert seen == [(66, 66, "rows")]

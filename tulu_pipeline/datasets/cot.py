@@ -9,13 +9,15 @@ Size: 50,000 rows drawn of each submix; Table 1 has 100,000 with 1.0 rounds, 266
     completion. Raw questions: 74,771 in nine files.
 Format: JSON lines with `inputs` (the whole prompt) and `targets`. Raw questions: three fields between tabs: question,
     answer, rationale; newlines are written `\n`.
-Variants: `paper2023` draws with Python's generator as open-instruct's `convert_cot_data` did, so it keeps the paper's
-    rows. `tsv`, each raw question of the nine files once, in one template of ours: the question, a line that asks for
-    the reasoning, and as the completion the rationale with the answer on a line of its own. `sample`, the same of
-    seven of the nine files, each whole (without esnli and qed): 33,443 rows.
+Variants: `paper2023` replays Python's generator at seed 42, as `reformat_datasets.py --dataset tulu_v1`
+    of open-instruct (October 2023) does, where CoT is the first to draw. `tsv`, each raw question of the nine files
+    once, in one template of ours: the question, a line that asks for the reasoning, and as the completion the
+    rationale with the answer on a line of its own. `sample`, the same of seven of the nine files, each whole (without
+    esnli and qed): 33,443 rows.
 
-Deviations from the paper: the default draws by hash, so these are other rows of the same two files. Ids name the
-submix and the line; the original numbered its picks.
+Deviations from the paper: the default draws by hash, so these are other rows of the same two files. Of `paper2023` the
+rows are the script's, in file order instead of the order of the picks; which rows the paper's first models saw hung on
+what else its process had converted before. Ids name the submix and the line; the original numbered its picks.
 """
 
 from __future__ import annotations

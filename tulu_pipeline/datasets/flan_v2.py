@@ -7,7 +7,8 @@ Source: the hub's hamishivi/tulu_mix_store, `flan_v2_resampled_100k.jsonl` at re
 Size: 100,000 rows; Table 1 has 100,000 with 1.0 rounds, 355.7 tokens per prompt and 31.2 per completion.
 Format: JSON lines with `inputs` (the whole prompt) and `targets`.
 Variants: draw anew from fourteen submixes, by the paper's proportions (those of the collection's `run_example.py`):
-    `submix` by hash, `submix_paper2023` with Python's generator as `scripts/resample_flan_v2.py` of open-instruct did.
+    `submix` by hash, `submix_paper2023` with Python's generator at seed 42, as `scripts/resample_flan_v2.py` of
+    open-instruct did, in its order of submixes and of lines.
     The CoT submixes of AI2's dump are published; the twelve others are expected in `raw/flan_v2/<submix>.jsonl`.
     The hub's Open-Orca/FLAN has all of them as Parquet (296 GB); SirNeural/flan_v2 has no t0_fsopt.
 

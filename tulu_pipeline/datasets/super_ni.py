@@ -1,6 +1,7 @@
 """Super-NaturalInstructions: 1,616 tasks with a definition, examples and instances, written or gathered by experts.
 
-License: Apache-2.0 (the repository's); each row has its task's `Instance License`, where that is told.
+License: Apache-2.0 (the repository's). Each row has its task's `Instance License`, which for many is NOASSERTION: the
+    task says "Unknown".
 Citation: Wang et al., "Super-NaturalInstructions", arXiv:2204.07705.
 Source: github.com/allenai/natural-instructions at commit 55a3656, as the zip that GitHub makes of it; read in place.
 Size: some 1,200 train tasks with up to 6,500 instances; Table 1 has 96,913 rows, at most 80 of each task, with 1.0

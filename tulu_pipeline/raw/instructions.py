@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from tulu_pipeline.chat.schema import Conversation, Message
+from tulu_pipeline.raw.fields import object_of, text_of
 from tulu_pipeline.specs.dataset import RawRow, RowDropped
 
 
@@ -91,17 +92,9 @@ def alpaca_conversation(
 
     Dolly calls the last two otherwise.
     """
-    if not isinstance(row.value, dict):
-        raise RowDropped("no JSON object")
-    instruction, output = (_text(row.value, key) for key in ("instruction", output_key))
-    context = _text(row.value, input_key) if row.value.get(input_key) is not None else None
+    fields = object_of(row.value)
+    instruction, output = (text_of(fields, key) for key in ("instruction", output_key))
+    context = text_of(fields, input_key) if fields.get(input_key) is not None else None
     if not instruction.strip():
         raise RowDropped("empty instruction")
     return Conversation(dataset, f"{dataset}_{row.row_id}", instruction_messages(instruction, context, output, rng))
-
-
-def _text(value: dict[str, object], key: str) -> str:
-    text = value.get(key)
-    if not isinstance(text, str):
-        raise RowDropped(f"no `{key}`" if text is None else f"`{key}` is no text")
-    return text

@@ -77,7 +77,7 @@ class Registry(Generic[T]):
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a user's file by path, under a name of its own.
+    """Import a user's file by path, under a name of its own; it can import files that lie beside it.
 
     Raises:
         BadInput: no such file, or it does not import; `where` is its line.
@@ -91,6 +91,8 @@ def load_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)  # last, so that nothing of ours is shadowed
     try:
         spec.loader.exec_module(module)
     except BaseException as error:

@@ -99,6 +99,14 @@ def test_users_file_is_imported_by_path(tmp_path: Path) -> None:
     assert toys().from_module(load_file(path), None) == Toy(name="anything")
 
 
+def test_users_file_can_import_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "rows_of_mine_beside.py").write_text("ROWS = 3\n")
+    (tmp_path / "mine.py").write_text("from rows_of_mine_beside import ROWS\n")
+    assert load_file(tmp_path / "mine.py").ROWS == 3
+    assert sys.path[-1] == str(tmp_path)
+
+
 def test_users_files_of_one_name_in_two_folders_are_two_modules(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     one = load_file(write(tmp_path, "mine", "TOY = Toy(name='one')"))

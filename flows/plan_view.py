@@ -11,6 +11,7 @@ from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.plan import Node, Status
 from tulu_pipeline.artifacts.versions import VersionsLock
 
+_TABLES = ("table.json", "data_table.json")
 _STYLES = {Status.HIT: "green", Status.MISS: "yellow", Status.WAITS: "dim"}
 
 
@@ -62,16 +63,26 @@ def print_plan(session: Session, console: Any) -> None:
 
 
 def print_tables(session: Session, console: Any) -> None:
-    """The table of each `tabulate` artifact that is there, and where its report lies."""
+    """The table of each `tabulate` artifact that is there, and where its report lies.
+
+    Of an experiment without models that is the table of the data; of another one, where the page of the data lies.
+    """
+    from tulu_pipeline.reporting.data_table import read_data_table
     from tulu_pipeline.reporting.table import read_table
-    from tulu_pipeline.reporting.terminal import render_table
+    from tulu_pipeline.reporting.terminal import render_data_table, render_table
 
     for node in session.plan.nodes.values():
         if node.artifact.stage.name != "tabulate" or node.digest is None or node.manifest is None:
             continue
         folder = session.store.path(node.manifest)
-        console.print(render_table(read_table(folder / "table.json")))
-        console.print(f"report: {folder / 'report' / 'index.html'}", soft_wrap=True, markup=False, highlight=False)
+        results, data = (any(file.path == name for file in node.manifest.outputs) for name in _TABLES)
+        if results:
+            console.print(render_table(read_table(folder / "table.json")))
+        elif data:
+            console.print(render_data_table(read_data_table(folder / "data_table.json")))
+        pages = {"report": "index.html"} | ({"data": "data.html"} if results and data else {})
+        for name, page in pages.items():
+            console.print(f"{name}: {folder / 'report' / page}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _stale_table(session: Session, stale: list[Node]) -> Any:

@@ -1,8 +1,9 @@
-"""Stage 10: the scores that exist, and the names of the missing, to tables, a figure and the report folder."""
+"""Stage 10: what exists, and the names of the missing, to tables, figures and the report folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
@@ -22,6 +23,7 @@ class TabulateParams:
         average: how columns are averaged: `columns` (Tables 3–5), `benchmarks` (Table 8) or `none` (6, 7).
         headline: the scorer shown first.
         data: rows of the table of the data; their statistics are the inputs `data:<name>`.
+        data_tokenizer: name of the tokenizer that counted them.
     """
 
     title: str
@@ -31,10 +33,25 @@ class TabulateParams:
     average: AverageRule = "columns"
     headline: str = "paper"
     data: tuple[DataRow, ...] = added_field(default=())
+    data_tokenizer: str = added_field(default="")
 
 
 def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
-    """Writes table.md, table.csv, table.json, figure.png and report/."""
+    """Writes the report, and beside it, each where there is something to show, the two tables.
+
+    table.md, table.csv, table.json and figure.png where there are models and metrics; data_table.md, data_table.csv,
+    data_table.json and lengths.png where there are datasets; report/ with both.
+    """
+    params = job.params
+    metrics: dict[str, Any] = {}
+    if _has_results(params) or not params.data:
+        metrics |= _results(job, ctx)
+    if params.data:
+        metrics |= _data(job)
+    return metrics
+
+
+def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
     from tulu_pipeline.reporting.build import build_table
     from tulu_pipeline.reporting.figure import write_figure
     from tulu_pipeline.reporting.records import read_measurement
@@ -71,9 +88,38 @@ def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
         for (row, metric), folder in folders.items()
         if folder is not None
     )
-    write_report(table, cells, job.out / "report")
+    write_report(table, cells, job.out / "report", data=bool(params.data))
     missing = table.missing()
     return {"cells": len(params.rows) * len(params.columns), "missing": len(missing), "missing_cells": list(missing)}
+
+
+def _data(job: Job[TabulateParams]) -> dict[str, Any]:
+    from tulu_pipeline.chat.statistics import read_statistics
+    from tulu_pipeline.reporting.data_figure import write_lengths
+    from tulu_pipeline.reporting.data_page import write_data_page
+    from tulu_pipeline.reporting.data_table import build_data_table, write_data_table
+    from tulu_pipeline.reporting.data_text import data_to_csv, data_to_markdown
+
+    params = job.params
+    names = [row.name for row in params.data if data_input(row.name) in job.inputs]
+    folders = {name: job.inputs[data_input(name)] for name in names}
+    table = build_data_table(
+        title=params.title,
+        tokenizer=params.data_tokenizer,
+        rows=params.data,
+        statistics={name: None if folder is None else read_statistics(folder) for name, folder in folders.items()},
+        notes=() if _has_results(params) else params.notes,
+    )
+    write_data_table(table, job.out / "data_table.json")
+    (job.out / "data_table.md").write_text(data_to_markdown(table), encoding="utf-8")
+    (job.out / "data_table.csv").write_text(data_to_csv(table), encoding="utf-8")
+    write_lengths(table, job.out / "lengths.png")
+    write_data_page(table, folders, job.out / "report", results=_has_results(params))
+    return {"datasets": len(params.data), "missing_datasets": list(table.missing())}
+
+
+def _has_results(params: TabulateParams) -> bool:
+    return bool(params.rows and params.columns)
 
 
 def score_input(row: str, metric: str) -> str:
@@ -93,7 +139,7 @@ def data_input(name: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=2,
+    version=3,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

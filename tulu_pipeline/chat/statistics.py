@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tulu_pipeline.chat.encode import encode_many
-from tulu_pipeline.chat.options import EncodeOptions
-from tulu_pipeline.chat.schema import Conversation
-from tulu_pipeline.chat.tokenizer import ChatTokenizer
 from tulu_pipeline.errors import Tampered
+
+if TYPE_CHECKING:
+    from tulu_pipeline.chat.options import EncodeOptions
+    from tulu_pipeline.chat.schema import Conversation
+    from tulu_pipeline.chat.tokenizer import ChatTokenizer
 
 FILE = "statistics.json"
 SCHEMA_VERSION = 1
@@ -185,6 +186,8 @@ class _Totals:
         self.languages: Counter[str] = Counter()
 
     def add(self, batch: Sequence[Conversation], tokenizer: ChatTokenizer, options: EncodeOptions) -> None:
+        from tulu_pipeline.chat.encode import encode_many  # here, because who reads statistics need not load numpy
+
         texts = [message.content for conversation in batch for message in conversation.messages]
         counts = iter(tokenizer.count_tokens(texts))
         encoded = encode_many(batch, tokenizer, options)

@@ -19,8 +19,8 @@ _PANELS_PER_LONG_LINE = 7
 _NARROW_PANEL_WIDTH_INCHES = 1.75
 _ROW_HEIGHT_INCHES = 0.3
 _CHARACTERS_PER_INCH = 11.5  # of a heading
-_DPI = 200
-_STYLE = {
+DPI = 200
+STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so the bytes do not hang on the machine's fonts
     "font.size": 8,
     "axes.edgecolor": palette.FAINT,
@@ -43,7 +43,7 @@ def write_figure(table: Table, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}):
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
         headings = table.headings()
         places = _places(table)
         long = len(places) > _MANY_ROWS
@@ -79,7 +79,7 @@ def write_figure(table: Table, path: Path) -> None:
             fontsize=7,
             color=palette.NEUTRAL,
         )
-        figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def _places(table: Table) -> list[tuple[Row, float]]:

@@ -1,30 +1,23 @@
 """The report folder: pages that open from disk, in which each cell of the table opens its items.
 
-    index.html  report.css  *.js     the viewer, copied from `static/`
-    data/table.js                    the table, as a call that registers it
-    data/<cell>.js                   the items of one cell, loaded when the cell is opened
-
-Pages opened from disk cannot fetch, but they can load scripts: each data file is one call whose argument is JSON in a
-string, so what a model wrote is parsed as data and never run as code. It is ASCII, and holds no `<`.
+index.html  report.css  *.js     the viewer, copied from `static/`
+data/table.js                    the table, as a call that registers it
+data/<cell>.js                   the items of one cell, loaded when the cell is opened
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tulu_pipeline.reporting.pages import DATA, DATA_PAGE, copy_viewer, script, slug
 from tulu_pipeline.reporting.records import COMPLETIONS, ITEMS, read_completions, read_items, sha256_file
 from tulu_pipeline.reporting.table import Table, to_json
 from tulu_pipeline.reporting.text import legend
 from tulu_pipeline.specs.benchmark import Completion, ItemScore
-
-_STATIC = Path(__file__).with_name("static")
-_DATA = "data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +52,33 @@ def read_cell(row: str, metric: str, *, scores: Path, completions: Path | None) 
     return CellItems(row=row, metric=metric, items=read_items(scores), completions=by_id, provenance=provenance)
 
 
-def write_report(table: Table, cells: Iterable[CellItems], folder: Path) -> None:
-    """Writes the report; `cells` is consumed one by one, so that one cell's items are in memory at a time."""
-    (folder / _DATA).mkdir(parents=True, exist_ok=True)
-    for page in sorted(_STATIC.iterdir()):
-        (folder / page.name).write_bytes(page.read_bytes())
+def write_report(table: Table, cells: Iterable[CellItems], folder: Path, *, data: bool = False) -> None:
+    """Writes the report; `cells` is consumed one by one, so that one cell's items are in memory at a time.
+
+    Args:
+        table: the results.
+        cells: what its cells open.
+        folder: of the report.
+        data: whether there is a page of the data to lead to.
+    """
+    copy_viewer(folder, results=True, data=data)
     slugs: dict[str, str] = {}
     provenance: dict[str, Mapping[str, str]] = {}
     for cell in cells:
         name = f"{cell.row}/{cell.metric}"
-        slugs[name] = _slug(name, taken=set(slugs.values()))
+        slugs[name] = slug(name, taken=set(slugs.values()))
         provenance[name] = cell.provenance
         completions = cell.completions
         items = _compact([_item(item, completions.get(item.item_id)) for item in cell.items])
-        (folder / _DATA / f"{slugs[name]}.js").write_text(_call("items", name, items), encoding="ascii")
-    document = {"table": to_json(table), "legend": legend(table), "cells": slugs, "provenance": provenance}
-    (folder / _DATA / "table.js").write_text(_call("table", document), encoding="ascii")
+        (folder / DATA / f"{slugs[name]}.js").write_text(script("items", name, items), encoding="ascii")
+    document = {
+        "table": to_json(table),
+        "legend": legend(table),
+        "cells": slugs,
+        "provenance": provenance,
+        "data_page": DATA_PAGE if data else "",
+    }
+    (folder / DATA / "table.js").write_text(script("table", document), encoding="ascii")
 
 
 def _item(item: ItemScore, completion: Completion | None) -> dict[str, Any]:
@@ -125,23 +129,6 @@ def _common_prefix(left: str, right: str) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _call(function: str, *arguments: object) -> str:
-    texts = []
-    for argument in arguments:
-        data = json.dumps(argument, allow_nan=False, separators=(",", ":"))
-        texts.append(f"JSON.parse({json.dumps(data)})".replace("<", "\\u003c"))
-    return f"report.{function}({', '.join(texts)});\n"
-
-
-def _slug(name: str, taken: set[str]) -> str:
-    """A file name for a cell that is safe on every file system, unique without regard to case."""
-    base = re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.")[:100] or "cell"
-    slug, number = base, 2
-    while slug in taken:
-        slug, number = f"{base}-{number}", number + 1
-    return slug
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The table in the terminal."""
+"""The tables in the terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import rich.box
 import rich.table
 from rich.text import Text
 
+from tulu_pipeline.reporting.data_table import COLUMNS, DataTable, compare, data_legend
+from tulu_pipeline.reporting.data_text import NONE, compared_text
 from tulu_pipeline.reporting.table import Cell, Table, View, is_stand_in
 from tulu_pipeline.reporting.text import STAND_IN, arrow, empty_text, items_text, legend, plus_minus, points
 
@@ -42,6 +44,44 @@ def render_table(table: Table, scorer: str = "") -> rich.table.Table:
         shown.add_row(Text(base, style="bold"))
         for row in rows:
             shown.add_row(Text(f"  {row.spec.label}"), *(_cell(cell, scorer) for cell in row.all_cells()))
+    return shown
+
+
+def render_data_table(table: DataTable) -> rich.table.Table:
+    """Table 1 for `rich` to print: each count with the paper's beside it, and how far they are apart."""
+    shown = rich.table.Table(
+        title=Text(table.title),
+        caption=Text("\n".join(data_legend(table))),
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        caption_style="dim",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown.add_column("dataset", no_wrap=True)
+    with_paper = any(line.spec.paper is not None for line in table.lines)
+    for column in COLUMNS:
+        shown.add_column(Text(column.heading, style="bold"), justify="right", no_wrap=True)
+        if with_paper:
+            shown.add_column(Text("paper", style="dim not bold"), justify="right", no_wrap=True)
+    shown.add_column("license", no_wrap=True)
+    for line in table.lines:
+        cells = []
+        for column in COLUMNS:
+            ours, paper, difference = compared_text(compare(table, line, column), column)
+            if line.statistics is None:
+                first = "missing" if column is COLUMNS[0] else NONE
+                cells.append(Text(first, style="italic yellow"))
+            else:
+                cells.append(Text(ours or NONE))
+            if with_paper:
+                beside = Text(paper or NONE, style="dim")
+                beside.append(f" {difference}" if difference else "", style="dim italic")
+                cells.append(beside)
+        name = Text(line.spec.title)
+        name.append("  sample" if line.spec.sample else "", style="yellow")
+        shown.add_row(name, *cells, Text(line.spec.license, style="dim"))
     return shown
 
 

@@ -57,6 +57,24 @@ def items_text(counts: tuple[int, ...]) -> str:
     return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
 
 
+def markdown_line(*cells: str) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def inline(text: str) -> str:
+    """Text as Markdown shows it literally, in one line."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def signed_percent(value: float) -> str:
+    """A fraction as `+1.3 %`, `−0.4 %`; ±0.0 % for what rounds to nothing."""
+    text = f"{abs(100 * value):.1f} %"
+    if text == "0.0 %":
+        return f"±{text}"
+    return f"+{text}" if value > 0 else f"−{text}"
+
+
 def legend(table: Table) -> tuple[str, ...]:
     """What the marks of a table mean, in whole sentences."""
     lines = ["± reaches the farther end of the 95 % interval, which covers the choice of items, not training seeds."]
@@ -82,16 +100,16 @@ def legend(table: Table) -> tuple[str, ...]:
 
 def to_markdown(table: Table) -> str:
     """The table in Markdown, once per scorer, with legend and notes underneath."""
-    blocks = [f"# {_inline(table.title)}"]
+    blocks = [f"# {inline(table.title)}"]
     for scorer in table.scorers:
         if len(table.scorers) > 1:
             blocks.append(f"## Scored as `{scorer}`")
         blocks.append(_grid(table, scorer))
         stand_ins = table.stand_ins(scorer)
         if stand_ins:
-            names = ", ".join(_inline(title) for title in stand_ins)
+            names = ", ".join(inline(title) for title in stand_ins)
             blocks.append(f"{STAND_IN} has no `{scorer}` scorer; its own headline scorer stands in: {names}.")
-    blocks.append("\n".join(f"- {_inline(line)}" for line in (*legend(table), *table.notes)))
+    blocks.append("\n".join(f"- {inline(line)}" for line in (*legend(table), *table.notes)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -109,13 +127,15 @@ def _grid(table: Table, scorer: str) -> str:
     counts = [items_text(count) for count in table.items_per_column()]
     counts += [""] * (len(headings) - len(counts))
     lines = [
-        _line("Model", *(_inline(heading) for heading in headings)),
-        _line(":--", *("--:" for _ in headings)),
-        _line("*items*", *(f"*{count}*" if count else "" for count in counts)),
+        markdown_line("Model", *(inline(heading) for heading in headings)),
+        markdown_line(":--", *("--:" for _ in headings)),
+        markdown_line("*items*", *(f"*{count}*" if count else "" for count in counts)),
     ]
     for base, rows in table.groups():
-        lines.append(_line(f"**{_inline(base)}**", *("" for _ in headings)))
-        lines.extend(_line(_inline(row.spec.label), *(_cell(cell, scorer) for cell in row.all_cells())) for row in rows)
+        lines.append(markdown_line(f"**{inline(base)}**", *("" for _ in headings)))
+        lines.extend(
+            markdown_line(inline(row.spec.label), *(_cell(cell, scorer) for cell in row.all_cells())) for row in rows
+        )
     return "\n".join(lines)
 
 
@@ -182,12 +202,3 @@ def _percent(value: float | None) -> str:
 
 def _truth(value: bool) -> str:
     return "true" if value else "false"
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _inline(text: str) -> str:
-    """Text as Markdown shows it literally, in one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -11,7 +11,8 @@ report.overview = (() => {
     main.replaceChildren(
       el("header", { class: "masthead" },
         el("h1", {}, table.title),
-        el("div", { class: "tools" }, el("span", { class: "label" }, "scored as"), report.scorerSwitch() || table.scorers[0])),
+        el("div", { class: "tools" }, report.data.data_page ? el("a", { href: report.data.data_page, class: "tab" }, "the data →") : "",
+          el("span", { class: "label" }, "scored as"), report.scorerSwitch() || table.scorers[0])),
       el("div", { class: "scroll" }, grid(table)),
       key(),
       el("h2", {}, "Values and 95 % intervals"),

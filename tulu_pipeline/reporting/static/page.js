@@ -3,14 +3,15 @@
 
 const report = (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const loaded = new Map(); // "row/metric" -> items
-  const waiting = new Map(); // "row/metric" -> {promise, resolve}
+  const loaded = new Map(); // "row/metric" -> items, "shown:dataset" -> conversations
+  const waiting = new Map(); // the same -> {promise, resolve}
 
   // What the page shows. `row`, `metric` and `item` are also in the address, after #.
   const state = { scorer: "", row: "", metric: "", item: "", filter: "all", query: "", beside: "" };
 
   const self = {
     data: null,
+    about: null,
     state,
 
     // Called by data/table.js.
@@ -33,29 +34,22 @@ const report = (() => {
         // The part of a prompt that its neighbors share too: the exemplars, folded away when an item is shown.
         items[i].common = Math.max(i > 0 ? items[i].shared || 0 : 0, (items[i + 1] && items[i + 1].shared) || 0);
       }
-      loaded.set(cell, items);
-      waiting.get(cell)?.resolve(items);
+      arrived(cell, items);
     },
 
-    // The items of a cell; pages opened from disk cannot fetch, so a script is added that calls `items` above.
-    load(cell) {
-      if (loaded.has(cell)) return Promise.resolve(loaded.get(cell));
-      if (!waiting.has(cell)) {
-        const entry = {};
-        entry.promise = new Promise((resolve, reject) => {
-          entry.resolve = resolve;
-          const script = document.createElement("script");
-          script.src = `data/${self.data.cells[cell]}.js`;
-          script.onerror = () => {
-            waiting.delete(cell);
-            reject(new Error(`data/${self.data.cells[cell]}.js is not there`));
-          };
-          document.head.append(script);
-        });
-        waiting.set(cell, entry);
-      }
-      return waiting.get(cell).promise;
+    // Called by data/datasets.js.
+    datasets(document) {
+      self.about = document;
     },
+
+    // Called by data/shown/<dataset>.js.
+    shown(dataset, conversations) {
+      arrived(`shown:${dataset}`, conversations);
+    },
+
+    // The items of a cell, and the conversations shown of a dataset.
+    load: (cell) => fetched(cell, `data/${self.data.cells[cell]}.js`),
+    loadShown: (dataset) => fetched(`shown:${dataset}`, `data/${self.about.files[dataset]}.js`),
 
     // An element. Children are elements or text; nothing here ever parses markup.
     el(tag, attributes = {}, ...children) {
@@ -128,6 +122,31 @@ const report = (() => {
     paper: "as the original evaluation computed it, quirks included (key: s)",
     strict: "the same items with the original's quirks mended (key: s)",
   };
+
+  function arrived(key, value) {
+    loaded.set(key, value);
+    waiting.get(key)?.resolve(value);
+  }
+
+  // Pages opened from disk cannot fetch, so a script is added that calls `items` or `shown` above.
+  function fetched(key, file) {
+    if (loaded.has(key)) return Promise.resolve(loaded.get(key));
+    if (!waiting.has(key)) {
+      const entry = {};
+      entry.promise = new Promise((resolve, reject) => {
+        entry.resolve = resolve;
+        const script = document.createElement("script");
+        script.src = file;
+        script.onerror = () => {
+          waiting.delete(key);
+          reject(new Error(`${file} is not there`));
+        };
+        document.head.append(script);
+      });
+      waiting.set(key, entry);
+    }
+    return waiting.get(key).promise;
+  }
 
   function fill(element, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) {

@@ -1,6 +1,7 @@
 """The filters of a mixture's component: what passes, in which order, what is told of the rest."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,8 @@ from tulu_pipeline.chat.conversations import ConversationFile, ConversationWrite
 from tulu_pipeline.chat.draw import draw
 from tulu_pipeline.chat.language import language_of
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.datasets import alpaca
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.profile import Profile
-from tulu_pipeline.raw.convert import convert_rows
 from tulu_pipeline.settings import read_settings
 
 CONTEXT = RunContext(profile=Profile(), settings=read_settings())
@@ -186,18 +185,27 @@ def test_progress_goes_on_while_conversations_are_judged(mix: Any) -> None:
 
 
 @pytest.mark.realdata
-def test_the_repetitions_in_alpaca_are_those_that_comparing_its_raw_rows_finds(mix: Any, mirror: Path) -> None:
-    file = mirror / "train" / "alpaca" / "alpaca_data.json"
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    assert len({json.dumps(each, sort_keys=True) for each in raw}) == len(raw) == 52_002  # the authors kept none
-    converted = list(convert_rows(alpaca.DATASET, {"alpaca_data.json": file}, 42))
-    rows = [each for each in converted if isinstance(each, Conversation)]
-    every_tenth = [replace(each, id=f"again_{each.id}") for each in rows[::10]]
-    kept, dropped, metrics = mix([*rows, *every_tenth], deduplicate="exact")
-    assert kept == rows
-    assert [each["reason"] for each in dropped] == [f"duplicate of {each.id}" for each in rows[::10]]
-    assert metrics["dropped_by_reason"] == {"duplicate": len(every_tenth)}
-    # Without the instructions alike requests remain: the same answer to the same input, counted on the raw rows.
-    bare = [replace(each, messages=(Message("user", ""), each.messages[-1])) for each in rows]
-    answers = {each.messages[-1].content.strip() for each in rows}
-    assert mix(bare, deduplicate="exact")[2]["kept"] == len(answers) < len(rows)
+def test_the_repeated_answers_of_alpaca_are_those_that_its_raw_rows_have(mix: Any, mirror: Path) -> None:
+    raw = json.loads((mirror / "train" / "alpaca" / "alpaca_data.json").read_text(encoding="utf-8"))
+    assert len({json.dumps(each, sort_keys=True) for each in raw}) == 52_002  # no row stands twice: so answers alone
+    first: dict[str, int] = {}
+    expected = []
+    for number, each in enumerate(raw):
+        stood = first.setdefault(each["output"].strip(), number)
+        if stood != number:
+            expected.append((f"birds_{number}", f"duplicate of birds_{stood}"))
+    rows = [row(number, "", each["output"]) for number, each in enumerate(raw)]
+    kept, dropped, metrics = mix(rows, deduplicate="exact")
+    assert [(each["row_id"], each["reason"]) for each in dropped] == expected
+    assert metrics["dropped_by_reason"] == {"duplicate": len(expected)}
+    assert [each.id for each in kept] == [f"birds_{number}" for number in sorted(first.values())]
+
+
+@pytest.mark.realdata
+def test_messages_that_people_marked_as_english_are_detected_as_such(mirror: Path) -> None:
+    lines = (mirror / "train" / "oasst1" / "en-validation.jsonl").read_text(encoding="utf-8").splitlines()
+    found = Counter(language_of(row(0, json.loads(line)["text"])) for line in lines)
+    assert found.total() == 2022
+    # Single messages are shorter than conversations, and of many ("Sure!") nothing can be said.
+    assert found["en"] > 0.95 * found.total()
+    assert found.total() - found["en"] - found[""] < 0.01 * found.total()

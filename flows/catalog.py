@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from tulu_pipeline.errors import unknown_name
+from tulu_pipeline.artifacts.source import LocalFile, Source
+from tulu_pipeline.errors import NotFound, unknown_name
 from tulu_pipeline.registry import Registry, load_file
 from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
-from tulu_pipeline.specs.mixture import Mixture
-from tulu_pipeline.specs.model import Family, PretrainedModel
+from tulu_pipeline.specs.mixture import Mixture, single
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
 
 DATASETS = Registry("dataset", "tulu_pipeline.datasets", "DATASET", Dataset)
 BENCHMARKS = Registry("benchmark", "tulu_pipeline.benchmarks", "BENCHMARK", Benchmark)
@@ -58,12 +60,56 @@ def find_model(name: str) -> PretrainedModel:
     return known[name]
 
 
+def find_tokenizer(name: str) -> PretrainedTokenizer:
+    """A tokenizer by its name or that of a model, or of a folder that holds a `tokenizer.json`."""
+    folder = Path(name)
+    if (folder / "tokenizer.json").is_file():
+        return PretrainedTokenizer(
+            name=folder.resolve().name,
+            sources={each.name: LocalFile(path=str(each)) for each in sorted(folder.glob("*token*")) if each.is_file()},
+        )
+    from tulu_pipeline.models.llama import TOKENIZER
+
+    models = [model for family in FAMILIES.all() for model in family.models]
+    known = {tokenizer.name: tokenizer for tokenizer in (TOKENIZER, *(model.tokenizer for model in models))}
+    known |= {model.name: model.tokenizer for model in models}
+    if name not in known:
+        raise unknown_name("tokenizer or model", name, known)
+    return known[name]
+
+
 def find_mixture(name: str) -> Mixture:
     """A mixture by name."""
     known = {mixture.name: mixture for mixture in mixtures()}
     if name not in known:
         raise unknown_name("mixture", name, known)
     return known[name]
+
+
+def find_mixture_of_file(name: str) -> tuple[Mixture, tuple[Dataset, ...]]:
+    """A mixture by name, a dataset as a mixture of itself, or one of a user's file: `path/to/mine.py:MIXTURE`.
+
+    Returns:
+        The mixture, and the datasets that the file defines, by themselves or in an experiment.
+
+    Raises:
+        NotFound: no such mixture or dataset. BadInput: the file holds none.
+    """
+    path, _, constant = name.partition(":")
+    if not path.endswith(".py"):
+        known = {mixture.name: mixture for mixture in mixtures()}
+        if path in known:
+            return known[path], ()
+        if path not in DATASETS.names():
+            raise unknown_name("mixture or dataset", name, [*known, *DATASETS.names()])
+        return single(find_dataset(name).name), ()
+    module = load_file(Path(path))
+    mixture = Registry("mixture", "tulu_pipeline", constant or "MIXTURE", Mixture).from_module(module, None)
+    found: dict[str, Dataset] = {}
+    for value in vars(module).values():
+        own = value.datasets if isinstance(value, Experiment) else (value,)
+        found |= {dataset.name: dataset for dataset in own if isinstance(dataset, Dataset)}
+    return mixture, tuple(found.values())
 
 
 def mixtures() -> list[Mixture]:
@@ -73,17 +119,41 @@ def mixtures() -> list[Mixture]:
     return list(MIXTURES.values())
 
 
-def describe(value: object) -> dict[str, object]:
-    """The public facts of a registered object, for `tulu show`: no callables, sources by their address."""
-    assert dataclasses.is_dataclass(value)
-    shown: dict[str, object] = {}
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        if callable(item) or field.name in {"module", "variants", "examples"}:
+def find_any(name: str) -> Dataset | Mixture | PretrainedModel | Benchmark | Experiment:
+    """Whatever is called `name`.
+
+    Raises:
+        NotFound: nothing is.
+    """
+    finders = (find_dataset, find_benchmark, find_experiment, find_mixture, find_model)
+    for find in finders:
+        try:
+            return find(name)
+        except NotFound:
             continue
-        if field.name == "sources":
-            item = {name: source.address() for name, source in item.items()}
-        shown[field.name] = item
-    if variants := getattr(value, "variants", None):
+    known = [*DATASETS.names(), *BENCHMARKS.names(), *EXPERIMENTS.names(), *(each.name for each in mixtures())]
+    raise unknown_name("dataset, mixture, model, benchmark or experiment", name, known)
+
+
+def describe(value: object) -> dict[str, object]:
+    """The public facts of a registered object as plain values: no callables, other registered objects by name."""
+    assert dataclasses.is_dataclass(value)
+    shown = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    for name in ("module", "examples"):
+        shown.pop(name, None)
+    if variants := shown.pop("variants", None):
         shown["variants"] = sorted(variants)
-    return shown
+    return {name: _plain(item) for name, item in shown.items() if not callable(item)}
+
+
+def _plain(item: object) -> object:
+    if isinstance(item, Source):
+        return item.address()
+    if dataclasses.is_dataclass(item):
+        fields = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+        return fields.get("name") or {name: _plain(each) for name, each in fields.items() if not callable(each)}
+    if isinstance(item, Mapping):
+        return {str(name): _plain(each) for name, each in item.items()}
+    if isinstance(item, tuple | list):
+        return [_plain(each) for each in item]
+    return item if item is None or isinstance(item, bool | int | float | str) else str(item)

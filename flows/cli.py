@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -35,30 +35,9 @@ def list_(kind: str, *, as_json: AsJson = False) -> None:
         kind: datasets, mixtures, models, benchmarks, experiments or stages.
         as_json: print JSON for scripts.
     """
-    from flows import catalog
-    from tasks import STAGES
-    from tulu_pipeline.errors import unknown_name
+    from flows.catalog_view import list_kind
 
-    kinds: dict[str, Callable[[], list[tuple[str, ...]]]] = {
-        "datasets": lambda: [(each.name, each.title, each.license) for each in catalog.DATASETS.all()],
-        "mixtures": lambda: [
-            (each.name, ", ".join(part.dataset for part in each.components), "") for each in catalog.mixtures()
-        ],
-        "models": lambda: [
-            (model.name, f"{model.parameters:,} parameters", model.license)
-            for family in catalog.FAMILIES.all()
-            for model in family.models
-        ],
-        "benchmarks": lambda: [
-            (each.name, each.title, ", ".join(setting.metric for setting in each.settings))
-            for each in catalog.BENCHMARKS.all()
-        ],
-        "experiments": lambda: [(each.name, each.title, each.reproduces) for each in catalog.EXPERIMENTS.all()],
-        "stages": lambda: [(stage.name, f"version {stage.version}", stage.slot) for stage in STAGES],
-    }
-    if kind not in kinds:
-        raise unknown_name("kind", kind, kinds)
-    rows = kinds[kind]()
+    rows = list_kind(kind)
     if as_json:
         print_json([{"name": name, "title": title, "more": more} for name, title, more in rows])
     else:
@@ -66,32 +45,63 @@ def list_(kind: str, *, as_json: AsJson = False) -> None:
 
 
 @app.command
-def show(name: str) -> None:
-    """Show what a name stands for: sources, license, citation, settings.
+def show(name: str, *, store: str | None = None, as_json: AsJson = False) -> None:
+    """Show what a name stands for: sources, license, citation, settings; of data also counts and licenses.
 
     Args:
         name: a dataset, mixture, model, benchmark or experiment.
+        store: artifact store with the counts; else TULU_STORE, else ./store.
+        as_json: print JSON for scripts.
     """
-    from flows import catalog
-    from tulu_pipeline.artifacts.canonical import to_plain
-    from tulu_pipeline.errors import NotFound, unknown_name
+    from flows.catalog_view import print_show, show_json
+    from tulu_pipeline.artifacts.store import Store
+    from tulu_pipeline.settings import read_settings
 
-    finders: tuple[Callable[[str], object], ...] = (
-        catalog.find_dataset,
-        catalog.find_benchmark,
-        catalog.find_experiment,
-        catalog.find_mixture,
-        catalog.find_model,
-    )
-    for find in finders:
-        try:
-            value = find(name)
-        except NotFound:
-            continue
-        print_json({key: _shown(item, to_plain) for key, item in catalog.describe(value).items()})
-        return
-    known = [*catalog.DATASETS.names(), *catalog.BENCHMARKS.names(), *catalog.EXPERIMENTS.names()]
-    raise unknown_name("dataset, mixture, model, benchmark or experiment", name, known)
+    facts = show_json(name, Store(read_settings(store).store))
+    if as_json:
+        print_json(facts)
+    else:
+        print_show(facts, open_console())
+
+
+@app.command
+def export(
+    mixture: str,
+    *,
+    out: Path | None = None,
+    tokenizer: str = "llama",
+    profile: str | None = None,
+    store: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a mixture as Parquet that `datasets` opens; what is missing of it is made.
+
+    Args:
+        mixture: a mixture, a dataset, or path/to/file.py:CONSTANT.
+        out: folder; else exports/MIXTURE.
+        tokenizer: what long chats are split by: its name, a model's, or a folder.
+        profile: execution profile: a name of deployments/profiles, or a TOML file.
+        store: artifact store; else TULU_STORE, else ./store.
+        as_json: print JSON for scripts.
+    """
+    from flows.export import export as write
+    from flows.progress import Bars
+    from flows.terminal import print_licenses
+
+    with Bars(open_console(stderr=True)) as bars, above(bars.console):
+        done = write(
+            mixture,
+            out=out,
+            tokenizer=tokenizer,
+            store=store,
+            profile=profile,
+            progress=bars,
+            on_licenses=lambda licenses: print_licenses(licenses, bars.console),
+        )
+    if as_json:
+        print_json({"folder": str(done.folder), "rows": done.rows, "licenses": done.licenses, "made": done.made})
+    else:
+        print(f"{mixture}: {done.rows:,} conversations in {done.folder}")
 
 
 @app.command
@@ -334,13 +344,6 @@ def _names(session: Session, artifact: str) -> list[str]:
     from flows.select import select
 
     return [found.name for found in select(session.graph, artifact)]
-
-
-def _shown(item: object, to_plain: Callable[[object], object]) -> object:
-    try:
-        return to_plain(item)
-    except TuluError:
-        return str(item)
 
 
 def _first_line(error: CycloptsError) -> str:

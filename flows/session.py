@@ -67,13 +67,30 @@ def prepare(request: Request, progress: ReportProgress = no_progress) -> Session
     Raises:
         NotFound, BadInput: something in the request cannot be used.
     """
-    settings = read_settings(request.store)
     experiment = with_available_engine(find_experiment(request.experiment))
     graph = graph_of(experiment)
     if request.only:
         graph = Graph(select(graph, request.only))
     if request.until:
         graph = Graph(select(graph, request.until))
+    return prepare_graph(request, experiment, graph, progress)
+
+
+def prepare_graph(
+    request: Request, experiment: Experiment, graph: Graph, progress: ReportProgress = no_progress
+) -> Session:
+    """Plan a graph that is compiled already; runs nothing.
+
+    Args:
+        request: its experiment and selections have been followed.
+        experiment: under whose name things are made.
+        graph: what is wanted.
+        progress: where progress goes.
+
+    Raises:
+        NotFound, BadInput: something in the request cannot be used.
+    """
+    settings = read_settings(request.store)
     if request.update_sources:
         update_sources(graph, settings)
     ctx = RunContext(

@@ -82,6 +82,15 @@ def print_rows(rows: list[tuple[str, ...]]) -> None:
     open_console().print(table)
 
 
+def print_licenses(licenses: tuple[str, ...], console: Any) -> None:
+    """The licenses of data that is about to be written, with what they ask for."""
+    from tulu_pipeline.chat.licenses import meaning
+
+    console.print("licenses of the whole:", markup=False, highlight=False)
+    for license_ in licenses:
+        console.print(f"  {license_}: {meaning(license_)}", markup=False, highlight=False)
+
+
 def print_error(error: TuluError) -> None:
     """What, where and fix, on stderr."""
     console = open_console(stderr=True)

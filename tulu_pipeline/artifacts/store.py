@@ -180,9 +180,11 @@ class Store:
         if sha256_text(text_of_plain(manifest.identity)) != manifest.key:
             raise Tampered("the manifest's key is not that of its identity", where, action)
 
-    def manifests(self, on_error: Callable[[StoreError], None] | None = None) -> Iterator[Manifest]:
-        """Every published manifest; one that cannot be read goes to `on_error`, or is raised."""
-        for stage in self.storage.names("actions"):
+    def manifests(
+        self, on_error: Callable[[StoreError], None] | None = None, only: str | None = None
+    ) -> Iterator[Manifest]:
+        """Every published manifest, or those of the stage `only`; one that cannot be read goes to `on_error`."""
+        for stage in self.storage.names("actions") if only is None else [only]:
             for prefix in self.storage.names(f"actions/{stage}"):
                 for name in self.storage.names(f"actions/{stage}/{prefix}"):
                     try:

@@ -1,0 +1,191 @@
+"""What there is by name, for people and for scripts: `tulu list` and `tulu show`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flows import catalog
+from tasks import STAGES
+from tulu_pipeline.artifacts.store import Store
+from tulu_pipeline.chat.licenses import meaning, parts_of
+from tulu_pipeline.errors import unknown_name
+from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.specs.mixture import Mixture
+
+_SHOWN_REASONS = 10
+_SHOWN_ITEMS = 12
+_SHORT = 40
+
+
+def list_kind(kind: str) -> list[tuple[str, ...]]:
+    """Name, title and one fact more of everything of a kind.
+
+    Raises:
+        NotFound: no such kind.
+    """
+    kinds: dict[str, Callable[[], list[tuple[str, ...]]]] = {
+        "datasets": lambda: [(each.name, each.title, each.license) for each in catalog.DATASETS.all()],
+        "mixtures": lambda: [
+            (each.name, ", ".join(part.dataset for part in each.components), "") for each in catalog.mixtures()
+        ],
+        "models": lambda: [
+            (model.name, f"{model.parameters:,} parameters", model.license)
+            for family in catalog.FAMILIES.all()
+            for model in family.models
+        ],
+        "benchmarks": lambda: [
+            (each.name, each.title, ", ".join(setting.metric for setting in each.settings))
+            for each in catalog.BENCHMARKS.all()
+        ],
+        "experiments": lambda: [(each.name, each.title, each.reproduces) for each in catalog.EXPERIMENTS.all()],
+        "stages": lambda: [(stage.name, f"version {stage.version}", stage.slot) for stage in STAGES],
+    }
+    if kind not in kinds:
+        raise unknown_name("kind", kind, kinds)
+    return kinds[kind]()
+
+
+def show_json(name: str, store: Store) -> dict[str, Any]:
+    """The facts of what `name` stands for; of a dataset and a mixture also what the store has of it.
+
+    Raises:
+        NotFound: nothing is called so.
+    """
+    value = catalog.find_any(name)
+    facts: dict[str, Any] = catalog.describe(value)
+    if isinstance(value, Dataset):
+        from flows.stored_counts import stored_dataset
+
+        facts["licenses"] = {license_: meaning(license_) for license_ in parts_of(value.license)}
+        facts["stored"] = stored_dataset(value, store)
+    elif isinstance(value, Mixture):
+        from flows.stored_counts import stored_mixture
+
+        found = stored_mixture(value, store)
+        facts["components"] = [
+            {**asked, "license_filter": asked["licenses"], **known}
+            for asked, known in zip(facts["components"], found["components"], strict=True)
+        ]
+        facts["licenses"] = found["licenses"]
+    return facts
+
+
+def print_show(facts: Mapping[str, Any], console: Any) -> None:
+    """The facts as text: what it is, then counts, then licenses."""
+    from rich.table import Table
+    from rich.text import Text
+
+    apart = {"stored", "components", "licenses"} | ({"license"} if "licenses" in facts else set())
+    plain = {name: item for name, item in facts.items() if name not in apart}
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, item in plain.items():
+        if lines := _lines(item):
+            table.add_row(Text(name.replace("_", " ")), Text("\n".join(lines)))
+    if "licenses" in facts:
+        table.add_row(
+            "licenses", Text("\n".join(f"{license_}: {asks}" for license_, asks in facts["licenses"].items()))
+        )
+    console.print(table)
+    if "components" in facts:
+        console.print()
+        console.print(_components(facts["components"]))
+        _print_components_notes(facts["components"], console)
+    if "stored" in facts:
+        console.print()
+        _print_stored(facts["name"], facts["stored"], console)
+
+
+def _lines(item: Any) -> list[str]:
+    """A fact as lines; none where there is nothing to say."""
+    if item is None or item == "" or item == [] or item == {}:
+        return []
+    if isinstance(item, Mapping):
+        lines = [f"{name}: {', '.join(_lines(each))}" for name, each in item.items() if _lines(each)]
+    elif isinstance(item, list):
+        short = all(not isinstance(each, Mapping | list) and len(str(each)) <= _SHORT for each in item)
+        lines = [", ".join(map(_word, item))] if short else ["  ".join(_lines(each)) for each in item]
+    else:
+        return [_word(item)]
+    more = [f"… and {len(lines) - _SHOWN_ITEMS} more"] if len(lines) > _SHOWN_ITEMS else []
+    return lines[:_SHOWN_ITEMS] + more
+
+
+def _word(item: Any) -> str:
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    return f"{item:,}" if isinstance(item, int) else str(item).replace("\n", "\\n")
+
+
+def _components(components: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("dataset", "takes", "repeat", "filters", "licenses", "kept", "dropped", "not drawn"):
+        number = title in {"takes", "repeat", "kept", "dropped", "not drawn"}
+        table.add_column(title, justify="right" if number else "left", header_style="dim")
+    for part in components:
+        stored = part["stored"] or {}
+        cap = part["takes_at_most"]
+        table.add_row(
+            Text(part["dataset"]),
+            "all" if cap is None else f"{cap:,}",
+            f"{part['repeat']}×",
+            Text(_filters(part)),
+            Text(", ".join(part["licenses"]) + ("" if part["exact"] else " *")),
+            *(_count(stored.get(name)) for name in ("kept", "dropped", "not_drawn")),
+        )
+    return table
+
+
+def _print_components_notes(components: list[dict[str, Any]], console: Any) -> None:
+    if not all(part["exact"] for part in components):
+        console.print(
+            "* as the dataset states it; its conversations are not in this store, and single rows may differ",
+            style="dim",
+        )
+    for part in components:
+        if part["stored"] and part["stored"].get("dropped"):
+            _print_reasons(part["dataset"], part["stored"], "dropped", console)
+
+
+def _filters(part: Mapping[str, Any]) -> str:
+    wanted = []
+    if part["deduplicate"]:
+        wanted.append(f"no {part['deduplicate']} duplicates")
+    if part["license_filter"]:
+        wanted.append(" or ".join(part["license_filter"]))
+    if part["languages"]:
+        wanted.append(" or ".join(part["languages"]))
+    return "; ".join(wanted) or "–"
+
+
+def _print_stored(name: str, stored: Mapping[str, Any] | None, console: Any) -> None:
+    if stored is None:
+        console.print(f"no conversations in this store yet; `tulu export {name}` makes them", markup=False)
+        return
+    counts = [f"{stored[each]:,} {each}" for each in ("rows", "kept", "dropped", "changed") if each in stored]
+    made = stored["made"][:16].replace("T", " ")
+    console.print(f"in this store: {', '.join(counts)} (made {made}, converter version {stored['converter_version']})")
+    for log in ("dropped", "changed"):
+        if stored.get(log):
+            _print_reasons(name, stored, log, console)
+    console.print(f"folder: {stored['folder']}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_reasons(name: str, stored: Mapping[str, Any], log: str, console: Any) -> None:
+    reasons = sorted(stored[f"{log}_by_reason"].items(), key=lambda each: (-each[1], each[0]))
+    console.print(f"{name}, {log}:", markup=False, highlight=False)
+    for reason, count in reasons[:_SHOWN_REASONS]:
+        console.print(f"  {count:>9,}  {reason}", markup=False, highlight=False)
+    if len(reasons) > _SHOWN_REASONS:
+        console.print(f"             … and {len(reasons) - _SHOWN_REASONS} reasons more", markup=False)
+    if file := stored.get(f"{log}_file"):
+        console.print(f"  {file}", soft_wrap=True, markup=False, highlight=False, style="dim")
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

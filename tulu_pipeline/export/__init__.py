@@ -1,0 +1,1 @@
+"""A mixture as a folder that other programs open."""

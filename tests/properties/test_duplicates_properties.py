@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -131,3 +132,22 @@ def test_a_conversation_of_many_words_is_compared_like_any_other() -> None:
     text = " ".join(f"word{number % 7919}x{number % 104729}" for number in range(30_000))
     rows = [conversation(0, [(text, "a")]), conversation(1, [(text, "b")]), conversation(2, [(text[:150_000], "a")])]
     assert found("near", rows).earlier.tolist() == [-1, 0, -1]
+
+
+@pytest.mark.realdata
+def test_of_real_conversations_every_near_duplicate_is_found_that_comparing_all_pairs_finds(mirror: Path) -> None:
+    lines = (mirror / "train" / "cot" / "cot_data" / "aqua_train.tsv").read_text(encoding="utf-8").splitlines()
+    fields = [line.split("\t") for line in lines[:1000]]
+    rows = [conversation(number, [(each[0], each[2])]) for number, each in enumerate(fields)]
+    sets = [triples(row) for row in rows]
+    holders: dict[tuple[str, ...], list[int]] = {}
+    earlier = []
+    for number, own in enumerate(sets):
+        shared = Counter(each for triple in own for each in holders.get(triple, ()))
+        alike = [each for each, both in shared.items() if both >= 0.8 * (len(own) + len(sets[each]) - both)]
+        earlier.append(min(alike, default=-1))
+        if not alike:
+            for triple in own:
+                holders.setdefault(triple, []).append(number)
+    assert sum(each >= 0 for each in earlier) > 10
+    assert found("near", rows).earlier.tolist() == earlier

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.chat.encode import Encoded
+from tulu_pipeline.chat.encoded import Encoded
 from tulu_pipeline.errors import Tampered
 
 SCHEMA_VERSION = 1

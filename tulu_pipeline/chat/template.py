@@ -26,11 +26,16 @@ class Piece:
     text: str = ""
 
 
+def tag(role: Role) -> str:
+    """The line that opens a message, without its newline."""
+    return f"<|{role}|>"
+
+
 def pieces(conversation: Conversation) -> list[Piece]:
     """The training text of a conversation, piece by piece."""
     result: list[Piece] = []
     for message in conversation.messages:
-        result.append(Piece("tag", message.role, f"<|{message.role}|>\n"))
+        result.append(Piece("tag", message.role, f"{tag(message.role)}\n"))
         result.append(Piece("content", message.role, message.content.strip()))
         if message.role == "assistant":
             result.append(Piece("end_mark", message.role))

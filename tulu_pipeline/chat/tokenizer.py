@@ -17,13 +17,15 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
+from tulu_pipeline.chat.encoded import id_type
+from tulu_pipeline.chat.llama_shape import LEGACY, NONLEGACY, is_llama
 from tulu_pipeline.chat.options import SpecialInText, TokenizerMode
+from tulu_pipeline.chat.text_encoder import TextEncoder, text_encoder
 from tulu_pipeline.errors import BadInput
 
 # Text that tells tokenizers apart: spaces, newlines, digits, case, other scripts, bytes outside most vocabularies, and
 # what looks like a control token.
 _PROBE = ("<|user|>\nTwo  spaces, 1234.5\n\tTab\n<|assistant|>\nÜber 猫 🐪", "\n<|user|>\n </s> end")
-_SPACE = "▁"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class ChatTokenizer:
         strips_at_end_mark: white space around an end mark is swallowed (`v2023_slow`).
         vocabulary_size: ids are below it.
         fingerprint: hash of the tokenizer's file and mode and of the ids of a fixed text.
+        encoder: for many texts at once.
     """
 
     opening: Tokenizer = field(repr=False)
@@ -47,6 +50,7 @@ class ChatTokenizer:
     strips_at_end_mark: bool
     vocabulary_size: int
     fingerprint: str
+    encoder: TextEncoder = field(repr=False)
 
     def encode_texts(self, texts: Sequence[str], *, after_end_mark: bool) -> list[Encoding]:
         """Ids and character offsets of texts that stand between control tokens."""
@@ -55,7 +59,7 @@ class ChatTokenizer:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has by itself, BOS included."""
-        return [len(self.bos_ids) + len(encoding.ids) for encoding in self.encode_texts(texts, after_end_mark=False)]
+        return [len(self.bos_ids) + count for count in self.encoder.count(texts)]
 
 
 def load_tokenizer(
@@ -91,9 +95,10 @@ def load_tokenizer(
             str(config_file),
             "name the end-of-sequence token there",
         )
-    opening, following = (
-        _build(_for_mode(description, tokenizer_mode, file, follows), special_in_text) for follows in (False, True)
-    )
+    shapes = [_for_mode(description, tokenizer_mode, file, follows) for follows in (False, True)]
+    opening = _build(shapes[0], special_in_text)
+    following = _build(shapes[1], special_in_text) if shapes[1] != shapes[0] else opening
+    vocabulary_size = max(original.get_vocab(with_added_tokens=True).values()) + 1
     bos_ids = _bos_ids(original)
     probe = [opening.encode(_PROBE[0]).ids, following.encode(_PROBE[1]).ids]
     identity = [hashlib.sha256(text.encode()).hexdigest(), tokenizer_mode, special_in_text, bos_ids, end_mark_id, probe]
@@ -104,8 +109,14 @@ def load_tokenizer(
         end_mark_id=end_mark_id,
         end_mark=end_mark,
         strips_at_end_mark=tokenizer_mode == "v2023_slow",
-        vocabulary_size=max(original.get_vocab(with_added_tokens=True).values()) + 1,
+        vocabulary_size=vocabulary_size,
         fingerprint=sha256_text(canonical_json(identity)),
+        encoder=text_encoder(
+            (shapes[0], opening),
+            (shapes[1], following),
+            special_is_text=special_in_text == "literal",
+            id_type=id_type(vocabulary_size),
+        ),
     )
 
 
@@ -120,13 +131,13 @@ def _build(description: dict[str, Any], special_in_text: SpecialInText) -> Token
 def _for_mode(description: dict[str, Any], mode: TokenizerMode | None, file: Path, follows: bool) -> dict[str, Any]:
     result = copy.deepcopy(description)
     if mode is not None:
-        if not _is_llama(description):
+        if not is_llama(description):
             raise BadInput(
                 f"tokenizer_mode `{mode}` is for LLaMA tokenizers, this one is built otherwise",
                 str(file),
                 "use tokenizer_mode None",
             )
-        result["normalizer"], result["pre_tokenizer"] = _LEGACY if mode != "nonlegacy" else _NONLEGACY
+        result["normalizer"], result["pre_tokenizer"] = LEGACY if mode != "nonlegacy" else NONLEGACY
         for token in result["added_tokens"]:
             if token["special"]:
                 # As transformers adds them when it loads a tokenizer; the slow one of 2023 stripped around them.
@@ -136,31 +147,6 @@ def _for_mode(description: dict[str, Any], mode: TokenizerMode | None, file: Pat
         # `first` means the start of the whole text, which is not where this one stands.
         result["pre_tokenizer"] = _never_first(result["pre_tokenizer"])
     return result
-
-
-_LEGACY: tuple[Any, Any] = (
-    {
-        "type": "Sequence",
-        "normalizers": [
-            {"type": "Prepend", "prepend": _SPACE},
-            {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE},
-        ],
-    },
-    None,
-)
-_NONLEGACY: tuple[Any, Any] = (
-    None,
-    {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False},
-)
-
-
-def _is_llama(description: dict[str, Any]) -> bool:
-    """SentencePiece BPE with byte fallback, in either of the two shapes in which it is published."""
-    model, normalizer, splitter = (description.get(part) or {} for part in ("model", "normalizer", "pre_tokenizer"))
-    legacy = normalizer == _LEGACY[0] and not splitter
-    metaspace = {"type": "Metaspace", "replacement": _SPACE, "split": False}
-    known_shape = legacy or (not normalizer and metaspace.items() <= splitter.items())
-    return model.get("type") == "BPE" and bool(model.get("byte_fallback")) and known_shape
 
 
 def _never_first(pre_tokenizer: Any) -> Any:

@@ -192,6 +192,50 @@ def run(
 
 
 @app.command
+def tokens(
+    dataset: str,
+    *,
+    row: str = "0",
+    tokenizer: Annotated[str | None, Parameter(name=("--tokenizer", "--model"))] = None,
+    experiment: str | None = None,
+    max_length: int | None = None,
+    store: str | None = None,
+    profile: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one conversation of a dataset token by token: which text each id stands for, and what is learned.
+
+    Args:
+        dataset: its name, with its variant, or path/to/file.py:CONSTANT.
+        row: place among the kept conversations, from 0, or an id.
+        tokenizer: a tokenizer's name, a model's, or a folder; else the experiment's, else tiny-10m's.
+        experiment: whose recipe, tokenizer and own datasets count; else the paper's recipe.
+        max_length: cut to so many tokens instead of where the recipe says.
+        store: artifact store; else TULU_STORE, else ./store.
+        profile: execution profile.
+        as_json: print JSON for scripts.
+    """
+    from flows.progress import Bars
+    from flows.tokens import print_tokens, show_tokens, tokens_json
+
+    with Bars(open_console(stderr=True)) as bars, above(bars.console):
+        shown = show_tokens(
+            dataset,
+            row=row,
+            tokenizer=tokenizer,
+            experiment=experiment,
+            max_length_tokens=max_length,
+            store=store,
+            profile=profile,
+            progress=bars,
+        )
+    if as_json:
+        print_json(tokens_json(shown))
+    else:
+        print_tokens(shown, open_console())
+
+
+@app.command
 def why(artifact: str, *, experiment: str = "demo", refresh: tuple[str, ...] = (), store: str | None = None) -> None:
     """Say what differs from the last build, down to the root cause.
 

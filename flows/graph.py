@@ -55,6 +55,12 @@ def components_graph(experiment: Experiment, mixture: Mixture) -> Graph:
     return Graph(_Compiler(experiment).component(mixture, index)[1] for index in range(len(mixture.components)))
 
 
+def conversations_graph(experiment: Experiment, dataset: Dataset, tokenizer: PretrainedTokenizer) -> Graph:
+    """A dataset's conversations, a tokenizer, and what they need; nothing of the experiment's models."""
+    compiler = _Compiler(experiment)
+    return Graph([compiler.conversations(dataset), compiler.tokenizer(tokenizer)])
+
+
 def every_artifact() -> list[Artifact]:
     """The artifacts of all experiments of the project; what the versions lock covers."""
     return [artifact for experiment in EXPERIMENTS.all() for artifact in graph_of(experiment)]
@@ -96,6 +102,7 @@ class _Compiler:
             columns=columns,
             notes=self.experiment.notes,
             data=tuple(_data_row(dataset) for dataset in datasets),
+            data_tokenizer=self._data_tokenizer("the table of the data counts tokens").name if datasets else "",
         )
         return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
 

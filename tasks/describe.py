@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, TokenizerMode
+from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
 
 if TYPE_CHECKING:
     from tulu_pipeline.chat.schema import Conversation
+    from tulu_pipeline.chat.statistics import Encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,7 @@ class DescribeParams:
 
     Attributes:
         dataset: its name.
-        tokenizer_mode, loss_span, special_in_text, max_length_tokens: as a model would see the conversations.
+        tokenizer_mode, loss_span, special_in_text, max_length_tokens, template: as a model would see the conversations.
         shown: how many conversations are shown token by token.
         seed: draws them.
     """
@@ -30,6 +33,7 @@ class DescribeParams:
     loss_span: LossSpan = "tulu1"
     special_in_text: SpecialInText = "literal"
     max_length_tokens: int = 2048
+    template: Template = added_field(default="tulu")
     shown: int = 8
     seed: int = 42
 
@@ -43,9 +47,11 @@ def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:
     from tulu_pipeline.artifacts.stage import AUX
     from tulu_pipeline.chat.conversations import ConversationFile
     from tulu_pipeline.chat.draw import draw
+    from tulu_pipeline.chat.encode import encode_many
+    from tulu_pipeline.chat.own_template import load_own_template
     from tulu_pipeline.chat.row_log import read_reasons
     from tulu_pipeline.chat.statistics import count, write_statistics
-    from tulu_pipeline.chat.token_view import shown_record, view_tokens
+    from tulu_pipeline.chat.token_view import load_viewer, shown_record
     from tulu_pipeline.chat.tokenizer import load_tokenizer
 
     params, folder = job.params, job.input("conversations")
@@ -53,6 +59,10 @@ def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:
         job.input("tokenizer"), tokenizer_mode=params.tokenizer_mode, special_in_text=params.special_in_text
     )
     options = EncodeOptions(max_length_tokens=params.max_length_tokens, loss_span=params.loss_span)
+    encode: Encode = partial(encode_many, tokenizer=tokenizer, options=options)
+    if params.template == "own":
+        own = load_own_template(job.input("tokenizer"), tokenizer, loss_span=params.loss_span)
+        encode = partial(own.encode_many, max_length_tokens=params.max_length_tokens)
     conversations = ConversationFile(folder)
     total = len(conversations)
     chosen = draw(conversations.ids(), params.shown, seed=params.seed, dataset=params.dataset)
@@ -60,14 +70,16 @@ def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:
     statistics = count(
         _keeping(conversations, set(chosen), kept),
         tokenizer,
-        options,
+        encode,
         dataset=params.dataset,
+        max_length_tokens=params.max_length_tokens,
         dropped=read_reasons(folder / AUX, "dropped"),
         changed=read_reasons(folder / AUX, "changed"),
         on_progress=lambda done: ctx.progress(job.name, done, total, "conversations"),
     )
     write_statistics(statistics, job.out)
-    shown = [shown_record(conversation, view_tokens(conversation, tokenizer, options)) for conversation in kept]
+    view = load_viewer(job.input("tokenizer"), tokenizer, options, params.template)
+    shown = [shown_record(conversation, view(conversation)) for conversation in kept]
     lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in shown)
     (job.out / "shown.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     return {

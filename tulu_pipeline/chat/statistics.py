@@ -17,12 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tulu_pipeline.errors import Tampered
+from tulu_pipeline.errors import BadInput, Tampered
 
 if TYPE_CHECKING:
-    from tulu_pipeline.chat.options import EncodeOptions
+    from tulu_pipeline.chat.encode import Encoded
     from tulu_pipeline.chat.schema import Conversation
     from tulu_pipeline.chat.tokenizer import ChatTokenizer
+
+    Encode = Callable[[Sequence[Conversation]], Sequence[Encoded | BadInput]]
 
 FILE = "statistics.json"
 SCHEMA_VERSION = 1
@@ -62,7 +64,8 @@ class Statistics:
         max_length_tokens: what training would cut to.
         tokens, supervised_tokens: what training would then see in an epoch, template included.
         truncated: conversations that are cut.
-        nothing_to_learn: conversations of which the cut leaves nothing supervised; they are left out of the tokens.
+        nothing_to_learn: conversations that training leaves out: the cut leaves nothing supervised, or the chat
+            template refuses them. They are no part of the tokens.
         licenses, languages: conversations by what their rows say of themselves; rows that say nothing are not in it.
         dropped, changed: rows by reason, on the way from the raw file.
     """
@@ -94,9 +97,10 @@ class Statistics:
 def count(
     conversations: Iterable[Conversation],
     tokenizer: ChatTokenizer,
-    options: EncodeOptions,
+    encode: Encode,
     *,
     dataset: str,
+    max_length_tokens: int,
     dropped: Mapping[str, int],
     changed: Mapping[str, int],
     on_progress: Callable[[int], None] = lambda done: None,
@@ -106,8 +110,9 @@ def count(
     Args:
         conversations: all of them.
         tokenizer: counts.
-        options: how training would encode them.
+        encode: as training would; a conversation that the chat template refuses becomes the error that says why.
         dataset: its name.
+        max_length_tokens: where `encode` cuts.
         dropped: rows that became no conversation, by reason.
         changed: rows that lost something, by reason.
         on_progress: told how many conversations are done.
@@ -115,7 +120,7 @@ def count(
     totals = _Totals()
     rest = iter(conversations)
     while batch := list(islice(rest, _CONVERSATIONS_PER_BATCH)):
-        totals.add(batch, tokenizer, options)
+        totals.add(batch, tokenizer, encode)
         on_progress(totals.instances)
     messages, tokens = totals.messages, totals.message_tokens
     return Statistics(
@@ -134,7 +139,7 @@ def count(
             for long in LONG_TOKENS
         },
         longest=tuple(Longest(id=name, tokens=length) for length, _, name in sorted(totals.longest, reverse=True)),
-        max_length_tokens=options.max_length_tokens,
+        max_length_tokens=max_length_tokens,
         tokens=totals.tokens,
         supervised_tokens=totals.supervised_tokens,
         truncated=totals.truncated,
@@ -185,13 +190,10 @@ class _Totals:
         self.licenses: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
 
-    def add(self, batch: Sequence[Conversation], tokenizer: ChatTokenizer, options: EncodeOptions) -> None:
-        from tulu_pipeline.chat.encode import encode_many  # here, because who reads statistics need not load numpy
-
+    def add(self, batch: Sequence[Conversation], tokenizer: ChatTokenizer, encode: Encode) -> None:
         texts = [message.content for conversation in batch for message in conversation.messages]
         counts = iter(tokenizer.count_tokens(texts))
-        encoded = encode_many(batch, tokenizer, options)
-        for conversation, ids_and_mask in zip(batch, encoded, strict=True):
+        for conversation, encoded in zip(batch, encode(batch), strict=True):
             length = 0
             for message in conversation.messages:
                 tokens = next(counts) - len(tokenizer.bos_ids)
@@ -205,10 +207,13 @@ class _Totals:
                 self.licenses[conversation.license] += 1
             if conversation.language:
                 self.languages[conversation.language] += 1
-            supervised = int(ids_and_mask.loss_mask.sum())
-            self.truncated += ids_and_mask.truncated
+            if isinstance(encoded, BadInput):
+                self.nothing_to_learn += 1
+                continue
+            supervised = int(encoded.loss_mask.sum())
+            self.truncated += encoded.truncated
             self.nothing_to_learn += not supervised
-            self.tokens += len(ids_and_mask.input_ids) if supervised else 0
+            self.tokens += len(encoded.input_ids) if supervised else 0
             self.supervised_tokens += supervised
 
     def _remember(self, length: int, name: str) -> None:

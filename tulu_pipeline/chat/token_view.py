@@ -8,17 +8,20 @@ text), the last of them has it, and the others are shown as what they are: `<0xF
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Encoding
 
-from tulu_pipeline.chat.options import EncodeOptions
+from tulu_pipeline.chat.options import EncodeOptions, Template
+from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.chat.spans import Span, stripped, tulu_spans
 from tulu_pipeline.chat.tokenizer import ChatTokenizer
+from tulu_pipeline.errors import BadInput
 
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 _SPACE = "▁"
@@ -50,15 +53,45 @@ class TokenView:
     Attributes:
         tokens: as a model is trained on them.
         cut: how many more there were, beyond the longest length allowed.
+        refused: why the chat template does not take the conversation, which then has no tokens.
     """
 
     tokens: tuple[Token, ...]
     cut: int = 0
+    refused: str = ""
 
     @property
     def supervised(self) -> int:
         """How many tokens are learned."""
         return sum(token.supervised for token in self.tokens)
+
+
+def load_viewer(
+    folder: Path, tokenizer: ChatTokenizer, options: EncodeOptions, template: Template
+) -> Callable[[Conversation], TokenView]:
+    """What views conversations as training would see them.
+
+    Args:
+        folder: the tokenizer's, which may hold a chat template of its own.
+        tokenizer: read from it.
+        options: what is cut and what is supervised.
+        template: the paper's chat format, or the tokenizer's own.
+
+    Raises:
+        BadInput: the tokenizer's own template is asked for, and there is none that can be used.
+    """
+    if template == "tulu":
+        return lambda conversation: view_tokens(conversation, tokenizer, options)
+    own = load_own_template(folder, tokenizer, loss_span=options.loss_span)
+
+    def view(conversation: Conversation) -> TokenView:
+        try:
+            spans = own.spans(conversation)
+        except BadInput as refused:
+            return TokenView(tokens=(), refused=refused.what)
+        return view_spans(spans, tokenizer, max_length_tokens=options.max_length_tokens, add_bos=not own.writes_bos)
+
+    return view
 
 
 def view_tokens(conversation: Conversation, tokenizer: ChatTokenizer, options: EncodeOptions) -> TokenView:
@@ -93,6 +126,7 @@ def shown_record(conversation: Conversation, view: TokenView) -> dict[str, Any]:
         "license": conversation.license,
         "language": conversation.language,
         "cut": view.cut,
+        "refused": view.refused,
         "ids": [token.id for token in tokens],
         "texts": [token.text for token in tokens],
         "shown": {str(place): token.shown for place, token in enumerate(tokens) if token.shown != token.text},

@@ -112,7 +112,7 @@
         el("button", { type: "button", id: "before", onclick: () => go(-1), title: "the one before (k)" }, "←"),
         el("button", { type: "button", id: "after", onclick: () => go(1), title: "the next one (j)" }, "→"),
         el("code", {}, record.id), el("span", { class: "label" }, `${place + 1} of ${records.length} drawn`), el("span", { class: "label facts" }, facts)),
-      report.tokens.draw(record),
+      record.refused ? el("p", { class: "none" }, `the chat template refuses it: ${record.refused}`) : report.tokens.draw(record),
       el("p", { class: "key" }, el("span", {}, el("ins", {}, el("i", {}, "learned")), " counts for the loss"),
         el("span", {}, el("i", { class: "control" }, "</s>"), " placed as an id, never from text"),
         el("span", {}, el("i", { class: "bytes" }, "<0xF0>"), " part of a character"), el("span", {}, "↵ newline, · a token of spaces")));

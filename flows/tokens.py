@@ -1,0 +1,285 @@
+"""One conversation of a dataset token by token: what is missing is made, then its tokens are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.catalog import DATASETS, EXPERIMENTS, find_dataset, find_experiment, find_model, find_tokenizer
+from flows.graph import conversations_graph
+from flows.session import Request, Session, prepare_graph, run_session
+from tulu_pipeline.artifacts.run import local_threads
+from tulu_pipeline.artifacts.stage import AUX, ReportProgress, no_progress
+from tulu_pipeline.chat.options import EncodeOptions
+from tulu_pipeline.errors import BadInput, NotFound, TuluError, unknown_name
+from tulu_pipeline.registry import Registry, load_file
+from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.specs.experiment import Experiment
+
+if TYPE_CHECKING:
+    from tulu_pipeline.chat.conversations import ConversationFile
+    from tulu_pipeline.chat.schema import Conversation
+    from tulu_pipeline.chat.token_view import TokenView
+    from tulu_pipeline.specs.model import PretrainedTokenizer
+    from tulu_pipeline.specs.recipe import Recipe
+
+DEFAULT_MODEL = "tiny-10m"  # its tokenizer is made here: nothing has to be downloaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A conversation and its tokens.
+
+    Attributes:
+        conversation: as normalized.
+        row: its place among the kept conversations, from 0. rows: how many there are.
+        view: its tokens, cut as in training.
+        tokenizer: name.
+        max_length_tokens: where training cuts.
+        license: the row's own, else the dataset's.
+        dropped: why training would leave it out; "" where it would not.
+    """
+
+    conversation: Conversation
+    row: int
+    rows: int
+    view: TokenView
+    tokenizer: str
+    max_length_tokens: int
+    license: str
+    dropped: str
+
+
+def show_tokens(
+    name: str,
+    *,
+    row: str = "0",
+    tokenizer: str | None = None,
+    experiment: str | None = None,
+    max_length_tokens: int | None = None,
+    store: str | None = None,
+    profile: str | None = None,
+    progress: ReportProgress = no_progress,
+) -> Shown:
+    """One conversation of a dataset as training would see it.
+
+    Args:
+        name: a dataset, with its variant, or `path/to/file.py:CONSTANT`.
+        row: place among the kept conversations, from 0; or the conversation's id.
+        tokenizer: its name, a model's, or a folder; None takes the experiment's first model's, without an experiment
+            that of `tiny-10m`.
+        experiment: whose recipe, tokenizer and own datasets count; None takes the paper's recipe, and for a dataset
+            that only an experiment has, that experiment.
+        max_length_tokens: cut there instead of where the recipe says.
+        store: root of the store; None takes TULU_STORE or `./store`.
+        profile: execution profile.
+        progress: how far it is.
+
+    Raises:
+        NotFound: no such dataset, tokenizer, experiment or id. BadInput: no such row, or the row was dropped.
+        TuluError: the conversations cannot be made; the root cause.
+    """
+    whose, dataset = _find(name, find_experiment(experiment) if experiment else None)
+    spec = _tokenizer(tokenizer, whose)
+    if whose is None:
+        whose = _of_dataset(dataset, spec)
+    session = prepare_graph(
+        Request(experiment=whose.name, store=store, profile=profile),
+        whose,
+        conversations_graph(whose, dataset, spec),
+        progress,
+    )
+    with local_threads() as submit:
+        result = run_session(session, submit)
+    for failure in result.failed:
+        raise TuluError(f"{failure.name}: {failure.error.what}", failure.error.where, failure.error.fix)
+
+    from tulu_pipeline.chat.conversations import ConversationFile
+
+    folder = _folder(session, f"normalize[{dataset.name}]")
+    conversations = ConversationFile(folder)
+    place = _place(conversations, row, folder, dataset)
+    conversation = next(islice(conversations, place, None))
+    recipe = whose.recipe
+    if max_length_tokens is not None:
+        recipe = dataclasses.replace(recipe, max_length_tokens=max_length_tokens)
+    view, dropped = _view(conversation, _folder(session, f"download[{spec.name}-tokenizer]"), spec, recipe)
+    return Shown(
+        conversation=conversation,
+        row=place,
+        rows=len(conversations),
+        view=view,
+        tokenizer=spec.name,
+        max_length_tokens=recipe.max_length_tokens,
+        license=conversation.license or dataset.license,
+        dropped=dropped,
+    )
+
+
+def tokens_json(shown: Shown) -> dict[str, Any]:
+    """The form that scripts rely on."""
+    return {
+        "dataset": shown.conversation.dataset,
+        "id": shown.conversation.id,
+        "row": shown.row,
+        "rows": shown.rows,
+        "license": shown.license,
+        "language": shown.conversation.language,
+        "tokenizer": shown.tokenizer,
+        "max_length_tokens": shown.max_length_tokens,
+        "cut": shown.view.cut,
+        "supervised": shown.view.supervised,
+        "dropped": shown.dropped,
+        "tokens": [dataclasses.asdict(token) for token in shown.view.tokens],
+    }
+
+
+def print_tokens(shown: Shown, console: Any) -> None:
+    """A line of facts, then the tokens: borders between them, supervised stretches in ⟦ ⟧ and in color."""
+    from rich.text import Text
+
+    console.print(_facts(shown), style="bold", markup=False, highlight=False)
+    if shown.dropped:
+        console.print(f"left out of training: {shown.dropped}", style="yellow", markup=False, highlight=False)
+    text = Text()
+    tokens = shown.view.tokens
+    for index, token in enumerate(tokens):
+        learned_before = index > 0 and tokens[index - 1].supervised
+        learned_after = index + 1 < len(tokens) and tokens[index + 1].supervised
+        style = "green" if token.supervised else ""
+        if token.supervised and not learned_before:
+            text.append("⟦", style="bold green")
+        visible = _visible(token.shown, token.text)
+        if token.control:
+            text.append(f"‹{visible}›", style=f"{style} bold reverse".strip())
+        else:
+            text.append(visible, style=style if token.text else f"{style} italic".strip())
+        if token.supervised and not learned_after:
+            text.append("⟧", style="bold green")
+        text.append("\n" if token.text.endswith("\n") else "│", style="dim")
+    console.print(text, soft_wrap=True)
+    if shown.view.cut:
+        console.print(f"… {shown.view.cut:,} tokens more are cut off", style="yellow", markup=False, highlight=False)
+    console.print("⟦learned⟧  ‹placed as an id›  │ border of a token  ↵ newline", style="dim", highlight=False)
+
+
+def _facts(shown: Shown) -> str:
+    tokens = len(shown.view.tokens)
+    facts = [
+        shown.conversation.id,
+        f"row {shown.row:,} of {shown.rows:,}",
+        f"{tokens:,} {'token' if tokens == 1 else 'tokens'} of {shown.tokenizer}, {shown.view.supervised:,} learned",
+        f"cut at {shown.max_length_tokens:,}" if shown.view.cut else "",
+        shown.license,
+        shown.conversation.language,
+    ]
+    return " · ".join(fact for fact in facts if fact)
+
+
+def _visible(shown: str, text: str) -> str:
+    """What would not be seen gets a sign; borders and brackets that are text stay as they are."""
+    seen = shown.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍").replace("\x1b", "␛")
+    return seen if text.strip() else seen.replace(" ", "·")
+
+
+def _find(name: str, experiment: Experiment | None) -> tuple[Experiment | None, Dataset]:
+    """The dataset, and the experiment that it is seen in."""
+    path, _, constant = name.partition(":")
+    if path.endswith(".py"):
+        registry = Registry("dataset", DATASETS.package, constant or DATASETS.constant, Dataset)
+        return experiment, registry.from_module(load_file(Path(path)), None)
+    try:
+        return experiment, find_dataset(name, experiment)
+    except NotFound:
+        if experiment is not None:
+            raise unknown_name(
+                "dataset", name, [*DATASETS.names(), *(own.name for own in experiment.datasets)], experiment.name
+            ) from None
+        for each in EXPERIMENTS.all():
+            for own in each.datasets:
+                if own.name == name:
+                    return each, own
+        raise
+
+
+def _tokenizer(name: str | None, experiment: Experiment | None) -> PretrainedTokenizer:
+    if name is not None:
+        return find_tokenizer(name)
+    if experiment is not None and experiment.models:
+        return experiment.models[0].tokenizer
+    if experiment is not None and experiment.data_tokenizer is not None:
+        return experiment.data_tokenizer
+    return find_model(DEFAULT_MODEL).tokenizer
+
+
+def _of_dataset(dataset: Dataset, tokenizer: PretrainedTokenizer) -> Experiment:
+    """An experiment that only normalizes a dataset."""
+    return Experiment(
+        name=f"tokens-{dataset.name}",
+        title=f"The tokens of {dataset.title}",
+        hypothesis="",
+        models=(),
+        mixtures=(),
+        benchmarks={},
+        data_tokenizer=tokenizer,
+        datasets=(dataset,),
+    )
+
+
+def _folder(session: Session, artifact: str) -> Path:
+    manifest = session.plan.nodes[artifact].manifest
+    assert manifest is not None, f"{artifact} was made"
+    return session.store.path(manifest)
+
+
+def _place(conversations: ConversationFile, row: str, folder: Path, dataset: Dataset) -> int:
+    """The place of a row that is named by its number or its id."""
+    rows = len(conversations)
+    if row.isascii() and row.isdigit():
+        if int(row) < rows:
+            return int(row)
+        raise BadInput(
+            f"no row {int(row):,}: `{dataset.name}` has {rows:,} conversations",
+            f"--row {row}",
+            f"write 0 to {rows - 1}, or an id",
+        )
+    for place, known in enumerate(conversations.ids()):
+        if known == row:
+            return place
+    plain = dataset.name.partition(":")[0]
+    for dropped in _dropped(folder):
+        if row in (dropped["row_id"], f"{plain}_{dropped['row_id']}"):
+            raise BadInput(
+                f"row `{row}` of `{dataset.name}` became no conversation: {dropped['reason']}",
+                str(dropped["where"]),
+                "mend the row, or look at another one",
+            )
+    raise unknown_name("row", row, islice(conversations.ids(), 10_000), dataset.name)
+
+
+def _dropped(folder: Path) -> Iterator[dict[str, Any]]:
+    path = folder / AUX / "dropped.jsonl"
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def _view(
+    conversation: Conversation, tokenizer_folder: Path, spec: PretrainedTokenizer, recipe: Recipe
+) -> tuple[TokenView, str]:
+    """The tokens, and why training would leave the conversation out."""
+    from tulu_pipeline.chat.token_view import load_viewer
+    from tulu_pipeline.chat.tokenizer import load_tokenizer
+
+    mode = spec.mode if recipe.template == "tulu" else None
+    tokenizer = load_tokenizer(tokenizer_folder, tokenizer_mode=mode, special_in_text=recipe.special_in_text)
+    options = EncodeOptions(max_length_tokens=recipe.max_length_tokens, loss_span=recipe.loss_span)
+    view = load_viewer(tokenizer_folder, tokenizer, options, recipe.template)(conversation)
+    if view.refused or view.supervised:
+        return view, view.refused
+    return view, f"nothing to learn in the first {options.max_length_tokens:,} tokens"

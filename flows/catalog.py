@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 from tulu_pipeline.artifacts.source import LocalFile, Source
-from tulu_pipeline.errors import NotFound, unknown_name
+from tulu_pipeline.errors import BadInput, NotFound, unknown_name
 from tulu_pipeline.registry import Registry, load_file
 from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.dataset import Dataset
@@ -104,12 +105,16 @@ def find_mixture_of_file(name: str) -> tuple[Mixture, tuple[Dataset, ...]]:
             raise unknown_name("mixture or dataset", name, [*known, *DATASETS.names()])
         return single(find_dataset(name).name), ()
     module = load_file(Path(path))
-    mixture = Registry("mixture", "tulu_pipeline", constant or "MIXTURE", Mixture).from_module(module, None)
+    return Registry("mixture", "", constant or "MIXTURE", Mixture).from_module(module, None), _datasets_of(module)
+
+
+def _datasets_of(module: ModuleType) -> tuple[Dataset, ...]:
+    """The datasets that a file defines, by themselves or in an experiment."""
     found: dict[str, Dataset] = {}
     for value in vars(module).values():
         own = value.datasets if isinstance(value, Experiment) else (value,)
         found |= {dataset.name: dataset for dataset in own if isinstance(dataset, Dataset)}
-    return mixture, tuple(found.values())
+    return tuple(found.values())
 
 
 def mixtures() -> list[Mixture]:
@@ -119,20 +124,33 @@ def mixtures() -> list[Mixture]:
     return list(MIXTURES.values())
 
 
-def find_any(name: str) -> Dataset | Mixture | PretrainedModel | Benchmark | Experiment:
-    """Whatever is called `name`.
+def find_any(name: str) -> tuple[object, tuple[Dataset, ...]]:
+    """Whatever is called `name`, or a constant of a user's file: `path/to/mine.py:MIXTURE`.
+
+    Returns:
+        A dataset, mixture, model, benchmark or experiment, and the datasets that the file defines.
 
     Raises:
-        NotFound: nothing is.
+        NotFound: nothing is called so. BadInput: the file holds no such thing.
     """
-    finders = (find_dataset, find_benchmark, find_experiment, find_mixture, find_model)
-    for find in finders:
+    path, _, constant = name.partition(":")
+    if path.endswith(".py"):
+        module = load_file(Path(path))
+        constants = [constant] if constant else ["EXPERIMENT", "MIXTURE", "DATASET"]
+        values = [getattr(module, each, None) for each in constants]
+        known = [
+            each for each in values if isinstance(each, Dataset | Mixture | PretrainedModel | Benchmark | Experiment)
+        ]
+        if not known:
+            raise BadInput(f"no dataset, mixture or experiment `{constant}`", path, f"define {' or '.join(constants)}")
+        return known[0], _datasets_of(module)
+    for find in (find_dataset, find_benchmark, find_experiment, find_mixture, find_model):
         try:
-            return find(name)
+            return find(name), ()
         except NotFound:
             continue
-    known = [*DATASETS.names(), *BENCHMARKS.names(), *EXPERIMENTS.names(), *(each.name for each in mixtures())]
-    raise unknown_name("dataset, mixture, model, benchmark or experiment", name, known)
+    names = [*DATASETS.names(), *BENCHMARKS.names(), *EXPERIMENTS.names(), *(each.name for each in mixtures())]
+    raise unknown_name("dataset, mixture, model, benchmark or experiment", name, names)
 
 
 def describe(value: object) -> dict[str, object]:

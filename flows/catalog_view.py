@@ -52,7 +52,7 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     Raises:
         NotFound: nothing is called so.
     """
-    value = catalog.find_any(name)
+    value, datasets = catalog.find_any(name)
     facts: dict[str, Any] = catalog.describe(value)
     if isinstance(value, Dataset):
         from flows.stored_counts import stored_dataset
@@ -62,7 +62,7 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     elif isinstance(value, Mixture):
         from flows.stored_counts import stored_mixture
 
-        found = stored_mixture(value, store)
+        found = stored_mixture(value, datasets, store)
         facts["components"] = [
             {**asked, "license_filter": asked["licenses"], **known}
             for asked, known in zip(facts["components"], found["components"], strict=True)

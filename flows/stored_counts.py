@@ -30,18 +30,23 @@ def stored_dataset(dataset: Dataset, store: Store) -> dict[str, Any] | None:
     return _counts(manifest, store) | {"converter_version": version}
 
 
-def stored_mixture(mixture: Mixture, store: Store) -> dict[str, Any]:
+def stored_mixture(mixture: Mixture, datasets: tuple[Dataset, ...], store: Store) -> dict[str, Any]:
     """The components of a mixture, each with its counts where the store has it, and the licenses of the whole.
 
     A license is that of the conversations where they are there (`"exact": true`), else the one that the dataset states.
+
+    Args:
+        mixture: what is shown.
+        datasets: those that are in no registry.
+        store: where counts are looked for.
     """
-    experiment = components_of(mixture, (), _any_tokenizer())
+    experiment = components_of(mixture, datasets, _any_tokenizer())
     graph = components_graph(experiment, mixture)
     components: list[dict[str, Any]] = []
     for part, cap, artifact in zip(
         mixture.components, mixture.caps(), component_artifacts(graph, mixture), strict=True
     ):
-        dataset = find_dataset(part.dataset)
+        dataset = find_dataset(part.dataset, experiment)
         manifest = _newest_like(store, artifact, dataset)
         components.append(
             {

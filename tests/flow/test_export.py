@@ -62,6 +62,16 @@ def test_a_mixture_becomes_a_folder_that_datasets_opens(mine: Path, tmp_path: Pa
     key = json.loads((tmp_path / "elsewhere" / "mixture.json").read_text())["components"][0]["key"]
     assert key in card
 
+    pair = tulu_json("show", f"{mine}:PAIR", cwd=tmp_path)
+    kept = [(each["dataset"], each["stored"]["kept"], each["stored"]["dropped"]) for each in pair["components"]]
+    assert kept == [("birds", 5, 1), ("worms", 3, 0)]
+    assert pair["components"][1]["stored"]["not_drawn"] == 2
+    assert pair["licenses"] == {"CC0-1.0": "asks for nothing"}
+    text = tulu("show", f"{mine}:PAIR", cwd=tmp_path).stdout
+    assert "1  duplicate\n" in text
+    dropped = Path(tmp_path, pair["components"][0]["stored"]["dropped_file"])
+    assert json.loads(dropped.read_text())["reason"].startswith("duplicate of ")
+
 
 def test_an_export_makes_only_what_changed(mine: Path, tmp_path: Path) -> None:
     first = tulu_json("export", f"{mine}:PAIR", cwd=tmp_path)

@@ -248,7 +248,10 @@ def test_boundaries_and_positions_of_a_row_start_anew_with_each_conversation(len
 
 def test_a_step_of_global_rows_holds_as_many_conversations_on_average() -> None:
     assert rows_per_step(128, 500_000, 92_147) == 24
+    assert rows_per_step(128, 500_000, 96_076) == 25
+    assert rows_per_step(128, 500_000, 96_076, multiple_of=8) == 24
     assert rows_per_step(2, 1000, 10) == 1
+    assert rows_per_step(2, 1000, 10, multiple_of=8) == 8
 
 
 def test_squeezed_steps_stay_within_the_budget() -> None:

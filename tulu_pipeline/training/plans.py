@@ -123,13 +123,13 @@ def global_rows(lengths: Lengths, *, budget_tokens: int, seed: int, epoch: int) 
     return Bins(order[bins.items], bins.offsets).take(epoch_order(len(bins), seed, epoch))
 
 
-def rows_per_step(conversations_per_step: int, conversations: int, rows: int) -> int:
+def rows_per_step(conversations_per_step: int, conversations: int, rows: int, multiple_of: int = 1) -> int:
     """How many rows of `global` hold as many conversations, on average, as a step should; at least one.
 
-    What a step trains on must not follow from the ranks, so neither does this; where it is no multiple of them, some
-    ranks idle in a step's last pass.
+    What a step trains on must not follow from the ranks, so neither may this; but ranks idle in a step's last pass
+    where it is no multiple of them. `multiple_of` is for whoever writes the recipe with some number of ranks in mind.
     """
-    return max(1, round(conversations_per_step * rows / conversations))
+    return multiple_of * max(1, round(conversations_per_step * rows / conversations / multiple_of))
 
 
 def global_plan(rows: Bins, lengths: Lengths, *, step: int, rows_per_step: int, ranks: int) -> StepPlan:

@@ -65,7 +65,7 @@ class _Rule:
     Attributes:
         deleted: whether deleted messages are taken too.
         every_reply: whether each answer ends a path, not only those without replies.
-        best_reply: whether only the best of several replies is followed.
+        best_reply: whether only the best of several replies is followed, of those not deleted.
     """
 
     deleted: bool = True
@@ -126,14 +126,14 @@ def _paths(rule: _Rule, node: _Node, above: tuple[_Node, ...]) -> Iterator[tuple
         yield path, ""
     followed = replies
     if rule.best_reply:
-        alive = [reply for reply in replies if rule.deleted or not reply.get("deleted")]
+        alive = (reply for reply in replies if not reply.get("deleted"))
         followed = sorted(alive, key=_quality, reverse=True)[:1]
     goes_on = False
     for reply in followed:
         for found, reason in _paths(rule, reply, path):
             goes_on = goes_on or not reason
             yield found, reason
-    if not is_answer and not followed:
+    if not is_answer and not replies:
         yield path, _QUESTION
     elif is_answer and not ends and not goes_on:
         yield path, _NO_LEAF

@@ -107,10 +107,13 @@ def test_an_export_that_fails_says_why_and_leaves_no_folder(mine: Path, tmp_path
         (("export", "toy.py:EXPERIMENT"), "make it a `Mixture`"),
         (("export", "toy.py:PAIR", "--tokenizer", "lama"), "did you mean `llama`"),
         (("export", "toy.py:PAIR", "--out", "toy.py"), "`toy.py` is a file"),
-        (("export", "toy.py:PAIR", "--out", "."), "files that no export wrote"),
+        (("export", "toy.py:PAIR", "--out", "."), "is the current folder"),
+        (("export", "toy.py:PAIR", "--out", "mine"), "files that no export wrote"),
     ],
 )
 def test_bad_requests_name_their_fix(mine: Path, tmp_path: Path, words: tuple[str, ...], what: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
     done = tulu(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert what in done.stderr

@@ -138,6 +138,20 @@ def test_what_no_export_wrote_is_not_touched(tmp_path: Path, parts: list[Part]) 
         write_folder(tmp_path / "file", "garden", "", parts)
 
 
+def test_the_current_folder_is_not_replaced(tmp_path: Path, parts: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for out in (Path(), Path(".."), tmp_path):
+        with pytest.raises(BadInput, match="is the current folder or holds it"):
+            write_folder(out, "garden", "", parts)
+    assert write_folder(Path("garden"), "garden", "", parts) == 25
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    write_folder(tmp_path / "link", "garden", "", parts)
+    assert len(rows(tmp_path / "elsewhere")) == 25
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_an_export_that_stops_leaves_what_was_there_and_the_next_one_goes_through(
     tmp_path: Path, parts: list[Part]
 ) -> None:

@@ -90,6 +90,7 @@ def write_folder(
         BadInput: `out` holds something else, or another export writes it now.
     """
     refuse_foreign(out)
+    out = out.resolve()
     total = sum(part.rows() * part.repeat for part in parts)
     with _beside(out) as folder:
         _write_shards(folder / "data", parts, total, progress)
@@ -129,6 +130,8 @@ def refuse_foreign(out: Path) -> None:
         BadInput: it is no folder, or holds what no export wrote.
     """
     fix = "name another folder with --out, or remove what is there"
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise BadInput(f"`{out}` is the current folder or holds it", str(out.absolute()), "name another one with --out")
     if not out.exists():
         return
     if not out.is_dir():

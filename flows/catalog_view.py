@@ -182,7 +182,7 @@ def _print_reasons(name: str, stored: Mapping[str, Any], log: str, console: Any)
     for reason, count in reasons[:_SHOWN_REASONS]:
         console.print(f"  {count:>9,}  {reason}", markup=False, highlight=False)
     if len(reasons) > _SHOWN_REASONS:
-        console.print(f"             … and {len(reasons) - _SHOWN_REASONS} reasons more", markup=False)
+        console.print(f"             … and {len(reasons) - _SHOWN_REASONS} more", markup=False)
     if file := stored.get(f"{log}_file"):
         console.print(f"  {file}", soft_wrap=True, markup=False, highlight=False, style="dim")
 

@@ -56,6 +56,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(tree: Path, name: str, text: str) -> None:
     import textwrap
+from dataclasses import replace
 
     (tree / name).parent.mkdir(parents=True, exist_ok=True)
     (tree / name).write_text(textwrap.dedent(text))
@@ -84,6 +85,12 @@ def test_accepted_code_has_no_drift(tree: Path) -> None:
     assert "toy + dataset alpaca is not in versions.lock" in drift(tree)
     accept(tree)
     assert drift(tree) == ""
+
+
+def test_a_users_file_is_in_no_lock_and_is_no_drift(tree: Path) -> None:
+    accept(tree)
+    mine = replace(artifact("mine"), objects=(ObjectRef(name="dataset mine", version=1, module="/home/me/mine.py"),))
+    assert drift(tree, mine) == ""
 
 
 REACHED = {

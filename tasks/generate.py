@@ -8,15 +8,17 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.artifacts.canonical import execution_field
+from tulu_pipeline.artifacts.canonical import added_field, execution_field
 from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.json_lines import read_lines, to_line, write_lines
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.chat.control_tokens import Prompt
+from tulu_pipeline.chat.options import Template
 from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.errors import BadInput, StageFailed
 from tulu_pipeline.inference.engine import (
@@ -30,7 +32,7 @@ from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
 from tulu_pipeline.inference.records import Question, answered, completions
 from tulu_pipeline.inference.selection import select
 from tulu_pipeline.profile import has_gpu
-from tulu_pipeline.specs.benchmark import Benchmark, Item, Sampling
+from tulu_pipeline.specs.benchmark import Benchmark, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,11 @@ class GenerateParams:
         benchmark, metric: which setting.
         options: the setting's.
         sampling: what holds for this model; `stop` alone, `stop_tuned` is empty.
-        tuned: whether prompts are in the chat format.
+        tuned: whether prompts are in a chat format.
         engine, engine_dtype: what generates.
         item_limit: number of items asked, spread evenly over the groups; None asks all.
         definition: the benchmark itself; its prompt version is what enters the key.
+        template: the chat format; a checkpoint is asked as it was taught.
     """
 
     benchmark: str
@@ -56,6 +59,7 @@ class GenerateParams:
     engine_dtype: Dtype
     item_limit: int | None = None
     definition: Benchmark | None = execution_field(default=None)
+    template: Template = added_field(default="tulu")
 
 
 def generate_params(
@@ -67,8 +71,9 @@ def generate_params(
     engine_dtype: Dtype,
     item_limit: int | None = None,
     max_new_tokens: int | None = None,
+    template: Template = "tulu",
 ) -> GenerateParams:
-    """The parameters of a setting; `max_new_tokens` caps the setting's own number.
+    """The parameters of a setting; `max_new_tokens` caps the setting's own number, `template` holds where `tuned`.
 
     Raises:
         NotFound: no such setting.
@@ -90,6 +95,7 @@ def generate_params(
         engine_dtype=engine_dtype,
         item_limit=item_limit,
         definition=benchmark,
+        template=template if tuned else "tulu",
     )
 
 
@@ -199,18 +205,31 @@ def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
     benchmark = params.definition
     assert benchmark is not None, f"{job.name}: params carry no benchmark"
     files, setting = benchmark.files(job.input("benchmark")), benchmark.setting(params.metric)
+    render = _renderer(job)
     seen: set[str] = set()
     for item in select(lambda: benchmark.items(files, setting), params.item_limit):
         if item.item_id in seen:
             raise BadInput(f"two items are called `{item.item_id}`", job.name, "give each item an id of its own")
         seen.add(item.item_id)
-        yield _question(item, params.tuned)
+        cue = item.cue if item.cue_tuned is None or not params.tuned else item.cue_tuned
+        prompts = [render(text, cue) for text in item.prompts]
+        controls = tuple(prompt.controls for prompt in prompts)
+        yield Question(
+            item_id=item.item_id,
+            prompts=tuple(prompt.text for prompt in prompts),
+            choices=item.choices,
+            controls=controls if any(controls) else (),
+        )
 
 
-def _question(item: Item, tuned: bool) -> Question:
-    cue = item.cue if item.cue_tuned is None or not tuned else item.cue_tuned
-    prompts = tuple(render_prompt(prompt, cue, tuned=tuned) for prompt in item.prompts)
-    return Question(item_id=item.item_id, prompts=prompts, choices=item.choices)
+def _renderer(job: Job[GenerateParams]) -> Callable[[str, str], Prompt]:
+    """From a user's text and a cue to a prompt."""
+    if job.params.template == "tulu":
+        return lambda text, cue: Prompt(text=render_prompt(text, cue, tuned=job.params.tuned))
+    from tulu_pipeline.chat.own_template import load_own_template
+    from tulu_pipeline.chat.tokenizer import load_tokenizer
+
+    return load_own_template(job.input("model"), load_tokenizer(job.input("model"))).prompt
 
 
 def _engine_settings(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> EngineSettings:

@@ -152,11 +152,19 @@ THINKING = r"""
 
 def write_tokenizer(folder: Path, shape: Shape) -> Path:
     """A folder with a byte-level tokenizer, as GPT-2's, that knows all control tokens, and the template."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Newlines stay together, as in the tokenizers of today's models.
+    split = Regex(r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     text = ["user\nassistant\n\nsystem\n model hello there general\n\n\nhow are you  today 12 34"] * 30
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=500,
         show_progress=False,

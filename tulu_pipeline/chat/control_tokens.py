@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from tulu_pipeline.chat.spans import Span
-from tulu_pipeline.chat.tokenizer import ChatTokenizer
+
+if TYPE_CHECKING:
+    from tulu_pipeline.chat.tokenizer import ChatTokenizer  # imports the tokenizers library
 
 # What Unicode calls white space, as the tokenizers library has it; Python's `str.strip` takes four more.
 _WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -26,6 +29,27 @@ class Part:
     text: str
     message: int | None = None
     counts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a model is asked.
+
+    Attributes:
+        text: as rendered.
+        controls: start and end of each control token in it; all else is ordinary text, whatever it looks like.
+    """
+
+    text: str
+    controls: tuple[tuple[int, int], ...] = ()
+
+    def parts(self) -> list[Part]:
+        """The prompt with control tokens apart."""
+        parts, done = list[Part](), 0
+        for start, end in self.controls:
+            parts += [Part(self.text[done:start], message=0), Part(self.text[start:end])]
+            done = end
+        return [*parts, Part(self.text[done:], message=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +115,11 @@ class ControlTokens:
             _stripped(span, left=control in self.swallows_after, right=span.control in self.swallows_before)
             for control, span in zip(before, spans, strict=False)
         ]
+
+
+def opens_with_bos(spans: Sequence[Span], tokenizer: ChatTokenizer) -> bool:
+    """Whether the text itself begins with BOS, so that none is added."""
+    return not spans[0].text and spans[0].control in tokenizer.bos_ids
 
 
 def _stripped(span: Span, *, left: bool, right: bool) -> Span:

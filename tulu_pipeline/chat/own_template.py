@@ -26,12 +26,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.chat.control_tokens import ControlTokens, Part
+from tulu_pipeline.chat.control_tokens import ControlTokens, Part, Prompt, opens_with_bos
 from tulu_pipeline.chat.encode import Encoded, encode_spans
 from tulu_pipeline.chat.jinja_template import TODAY, JinjaTemplate, load_jinja_template
 from tulu_pipeline.chat.options import LossSpan
@@ -46,19 +46,6 @@ _OPEN, _CLOSE, _LAST = 0xF0000, 0x100000, 0xFFFD
 _GENERATION = (chr(_OPEN + _LAST), chr(_CLOSE + _LAST))
 _MARK = re.compile("([\U000f0000-\U000ffffc][^\U000f0000-\U0010ffff]*[\U00100000-\U0010fffc]|[\U000ffffd\U0010fffd])")
 _STRAY = re.compile("[\U000f0000-\U0010ffff]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What a model is asked.
-
-    Attributes:
-        text: as rendered.
-        controls: start and end of each control token in it; elsewhere it is ordinary text, whatever it looks like.
-    """
-
-    text: str
-    controls: tuple[tuple[int, int], ...]
 
 
 def load_own_template(folder: Path, tokenizer: ChatTokenizer, *, loss_span: LossSpan = "tulu1") -> OwnTemplate:
@@ -90,7 +77,7 @@ class OwnTemplate:
         plain = self._skeleton(("user", "assistant"), ask=False)
         if isinstance(plain, BadInput):
             raise plain
-        self.writes_bos = self._opens_with_bos(self._controls.spans(plain))
+        self.writes_bos = opens_with_bos(self._controls.spans(plain), self._tokenizer)
         (answer,) = (index for index, part in enumerate(plain) if part.message == 1)
         after = self._controls.split("".join(part.text for part in plain[answer + 1 :]))
         self.end_of_turn_ids = tuple(self._controls.ids[text] for text in after[1:2])
@@ -118,7 +105,7 @@ class OwnTemplate:
                 way that leaves open which tokens are whose.
         """
         spans = self._controls.spans(self._parts(conversation.messages))
-        if self._opens_with_bos(spans) != self.writes_bos:
+        if opens_with_bos(spans, self._tokenizer) != self.writes_bos:
             raise self._refused("the chat template writes BOS before some conversations only")
         return spans
 
@@ -260,9 +247,6 @@ class OwnTemplate:
     def _render(self, messages: Sequence[Message], *, ask: bool = False, mark_generation: bool = False) -> str:
         plain = [{"role": message.role, "content": message.content} for message in messages]
         return self._template.render(plain, ask=ask, mark_generation=mark_generation)
-
-    def _opens_with_bos(self, spans: Sequence[Span]) -> bool:
-        return not spans[0].text and spans[0].control in self._tokenizer.bos_ids
 
     def _refused(self, what: str) -> BadInput:
         return BadInput(what, self._template.where, "leave such rows out, or write template `tulu` in the recipe")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tulu_pipeline.chat.control_tokens import ControlTokens, Prompt, opens_with_bos
+from tulu_pipeline.chat.encode import encode_spans
 from tulu_pipeline.chat.tokenizer import ChatTokenizer
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.records import Question
@@ -54,7 +57,7 @@ class Room:
         return prompt_tokens <= limit and prompt_tokens + new_tokens <= self.context_tokens
 
 
-def encode_prompts(texts: Sequence[str], tokenizer: ChatTokenizer) -> list[array[int]]:
+def encode_prompts(prompts: Sequence[Prompt | str], tokenizer: ChatTokenizer) -> list[array[int]]:
     """Token ids with what the tokenizer puts before a text (BOS, for families that have it), once.
 
     What looks like a control token in a text stays text.
@@ -62,13 +65,18 @@ def encode_prompts(texts: Sequence[str], tokenizer: ChatTokenizer) -> list[array
     Raises:
         BadInput: BOS is not exactly where it belongs.
     """
+    control_tokens = ControlTokens.of(tokenizer)
+    known = [Prompt(text=prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    spans = [control_tokens.spans(prompt.parts()) for prompt in known]
+    texts = encode_spans(spans, tokenizer, max_length_tokens=sys.maxsize, add_bos=False)
     encoded = []
-    for text, encoding in zip(texts, tokenizer.encode_texts(texts, after_end_mark=False), strict=True):
-        ids = array("I", (*tokenizer.bos_ids, *encoding.ids))
+    for prompt, pieces, text in zip(known, spans, texts, strict=True):
+        opening = () if opens_with_bos(pieces, tokenizer) else tokenizer.bos_ids
+        ids = array("I", (*opening, *text.input_ids.tolist()))
         if any(ids.count(bos) != 1 for bos in tokenizer.bos_ids):
             raise BadInput(
                 f"token {tokenizer.bos_ids[0]} (BOS) stands {ids.count(tokenizer.bos_ids[0])} times in a prompt",
-                f"the prompt that begins `{text[:60]}`",
+                f"the prompt that begins `{prompt.text[:60]}`",
                 "look at the model's tokenizer files",
             )
         encoded.append(ids)
@@ -107,7 +115,7 @@ def prepare(questions: Iterable[Question], tokenizer: ChatTokenizer, room: Room)
     too_long: list[str] = []
     waiting = iter(questions)
     while together := list(itertools.islice(waiting, _TOGETHER)):
-        best = encode_prompts([question.prompts[0] for question in together], tokenizer)
+        best = encode_prompts([question.prompt(0) for question in together], tokenizer)
         for question, first in zip(together, best, strict=True):
             prepared = _prepare(question, first, tokenizer, room)
             if isinstance(prepared, Prepared):
@@ -130,7 +138,7 @@ def _prepare(question: Question, first: array[int], tokenizer: ChatTokenizer, ro
     ids = first
     for index in range(len(question.prompts)):
         if index:
-            (ids,) = encode_prompts([question.prompts[index]], tokenizer)
+            (ids,) = encode_prompts([question.prompt(index)], tokenizer)
         if room.holds(len(ids), wanted):
             return Prepared(prompt_index=index, prompt_ids=ids, max_new_tokens=wanted, **common)
     if room.holds(len(ids), 1):

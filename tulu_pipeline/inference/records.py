@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
+from tulu_pipeline.artifacts.canonical import added_field, canonical_json, sha256_text
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines, to_line
+from tulu_pipeline.chat.control_tokens import Prompt
 from tulu_pipeline.errors import BadInput, StageFailed
 from tulu_pipeline.specs.benchmark import Completion
 
@@ -24,11 +25,23 @@ _SYNC_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """An item as the engine sees it: rendered prompts, best first, and letters to choose among."""
+    """An item as the engine sees it.
+
+    Attributes:
+        item_id: the item's.
+        prompts: rendered, best first.
+        choices: letters to choose among.
+        controls: for each prompt, start and end of the control tokens in it; empty where no prompt has any.
+    """
 
     item_id: str
     prompts: tuple[str, ...]
     choices: tuple[str, ...] = ()
+    controls: tuple[tuple[tuple[int, int], ...], ...] = added_field(default=())
+
+    def prompt(self, index: int) -> Prompt:
+        """One of the prompts."""
+        return Prompt(text=self.prompts[index], controls=self.controls[index] if self.controls else ())
 
     def digest(self) -> str:
         """Hash of all of it; a record of another digest answers another question."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.chat.options import LossSpan as LossSpan
-from tulu_pipeline.chat.options import SpecialInText
+from tulu_pipeline.chat.options import SpecialInText, Template
 from tulu_pipeline.errors import BadInput
 
 LossNorm = Literal["micro_mean", "token_mean"]
@@ -32,6 +32,8 @@ class Recipe:
         seed: draws the order of conversations and dropout.
         special_in_text: whether a control token typed in a message stays text (`literal`) or becomes the control
             id, as in the original (`hf`).
+        template: the chat format, in training and when the model is asked: the paper's (`tulu`), or the chat template
+            in the tokenizer's own files (`own`).
     """
 
     learning_rate: float = 2e-5
@@ -53,6 +55,7 @@ class Recipe:
     dtype: Literal["bf16", "fp32"] = "bf16"
     seed: int = 42
     special_in_text: SpecialInText = added_field(default="literal")
+    template: Template = added_field(default="tulu")
 
     def __post_init__(self) -> None:
         def refuse(what: str, fix: str) -> None:

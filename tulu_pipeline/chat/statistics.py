@@ -35,7 +35,7 @@ LENGTH_BINS: Final = (
 )  # fmt: skip
 LONG_TOKENS: Final = (512, 768, 1024, 1536, 2048, 4096)
 _LONGEST = 10
-_CONVERSATIONS_PER_BATCH = 512
+_CONVERSATIONS_PER_BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

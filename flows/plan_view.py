@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from flows.session import Session
@@ -62,27 +63,33 @@ def print_plan(session: Session, console: Any) -> None:
         console.print(f"drift: {drifts[0]}{more}; see `tulu versions`", style="yellow", markup=False)
 
 
-def print_tables(session: Session, console: Any) -> None:
+def print_tables(session: Session, console: Any, not_made: Collection[str] = ()) -> None:
     """The table of each `tabulate` artifact that is there, and where its report lies.
 
     Of an experiment without models that is the table of the data; of another one, where the page of the data lies.
+    Where something failed, the table was made without it: a plan waits for what failed, so the table is found by its
+    name, unless it is among `not_made`.
     """
     from tulu_pipeline.reporting.data_table import read_data_table
     from tulu_pipeline.reporting.table import read_table
     from tulu_pipeline.reporting.terminal import render_data_table, render_table
 
     for node in session.plan.nodes.values():
-        if node.artifact.stage.name != "tabulate" or node.digest is None or node.manifest is None:
+        name = node.artifact.name
+        if node.artifact.stage.name != "tabulate" or name in not_made:
             continue
-        folder = session.store.path(node.manifest)
-        results, data = (any(file.path == name for file in node.manifest.outputs) for name in _TABLES)
+        manifest = node.manifest if node.digest is not None else session.store.ref(session.experiment.name, name)
+        if manifest is None:
+            continue
+        folder = session.store.path(manifest)
+        results, data = (any(file.path == table for file in manifest.outputs) for table in _TABLES)
         if results:
             console.print(render_table(read_table(folder / "table.json")))
         elif data:
             console.print(render_data_table(read_data_table(folder / "data_table.json")))
         pages = {"report": "index.html"} | ({"data": "data.html"} if results and data else {})
-        for name, page in pages.items():
-            console.print(f"{name}: {folder / 'report' / page}", soft_wrap=True, markup=False, highlight=False)
+        for what, page in pages.items():
+            console.print(f"{what}: {folder / 'report' / page}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _stale_table(session: Session, stale: list[Node]) -> Any:

@@ -105,7 +105,7 @@ def print_result(session: Session, result: RunResult) -> None:
     """The tables, what was done, and each root cause of what failed."""
     from flows.plan_view import print_tables
 
-    print_tables(session, open_console())
+    print_tables(session, open_console(), {failure.name for failure in result.failed} | set(result.blocked))
     made = f"{len(result.executed)} made, {result.hit} there before"
     if result.found:
         made += f", {len(result.found)} made by another process"

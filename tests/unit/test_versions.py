@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,6 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(tree: Path, name: str, text: str) -> None:
     import textwrap
-from dataclasses import replace
 
     (tree / name).parent.mkdir(parents=True, exist_ok=True)
     (tree / name).write_text(textwrap.dedent(text))

@@ -24,6 +24,7 @@ from tasks.tokenization import TOKENIZE, TokenizeParams
 from tulu_pipeline.artifacts.artifact import Artifact, Graph, ObjectRef
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.artifacts.versions import VersionsLock
+from tulu_pipeline.chat.options import Template
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import TableColumn, TableRow
@@ -92,7 +93,9 @@ class _Compiler:
                 name = f"{model.name}+{mixture.name}"
                 label = mixture.label or mixture.name
                 rows.append(TableRow(name=name, label=label, base_model=model.name, mixture=mixture.name))
-                inputs |= self.evaluated(name, self.finetuned(model, base, mixture), model.tokenizer, tuned=True)
+                checkpoint = self.finetuned(model, base, mixture)
+                template = self.experiment.recipe_for(model, mixture).template
+                inputs |= self.evaluated(name, checkpoint, model.tokenizer, tuned=True, template=template)
         columns = tuple(self._column(benchmark, setting) for benchmark, setting in self._asked())
         datasets = [find_dataset(name, self.experiment) for name in self._described()]
         inputs |= {data_input(dataset.name): self.described(dataset) for dataset in datasets}
@@ -135,10 +138,11 @@ class _Compiler:
         recipe = self.experiment.recipe
         params = DescribeParams(
             dataset=dataset.name,
-            tokenizer_mode=counter.mode,
+            tokenizer_mode=counter.mode if recipe.template == "tulu" else None,
             loss_span=recipe.loss_span,
             special_in_text=recipe.special_in_text,
             max_length_tokens=recipe.max_length_tokens,
+            template=recipe.template,
         )
         # What was dropped is counted too, and is no part of what the conversations are known by: other raw rows or
         # another converter may give the same conversations.
@@ -174,11 +178,12 @@ class _Compiler:
         params = TokenizeParams(
             max_length_tokens=recipe.max_length_tokens,
             loss_span=recipe.loss_span,
-            tokenizer_mode=tokenizer.mode,
+            tokenizer_mode=tokenizer.mode if recipe.template == "tulu" else None,
             special_in_text=recipe.special_in_text,
+            template=recipe.template,
         )
         inputs = {"conversations": text, "tokenizer": self.tokenizer(tokenizer)}
-        name = f"{tokenizer.name}+{cell}"
+        name = f"{tokenizer.name}+{cell}" + ("" if recipe.template == "tulu" else f"@{recipe.template}")
         for suffix in ("", f"@{recipe.max_length_tokens}", f"@{recipe.max_length_tokens}-{recipe.loss_span}"):
             made = Artifact(stage=TOKENIZE, cell=name + suffix, params=params, inputs=inputs)
             known = self._tokens.setdefault(made.cell, made)
@@ -199,20 +204,33 @@ class _Compiler:
         return Artifact(stage=FINETUNE, cell=f"{model.name}+{mixture.name}", params=params, inputs=inputs)
 
     def evaluated(
-        self, row: str, checkpoint: Artifact, tokenizer: PretrainedTokenizer, *, tuned: bool
+        self,
+        row: str,
+        checkpoint: Artifact,
+        tokenizer: PretrainedTokenizer,
+        *,
+        tuned: bool,
+        template: Template = "tulu",
     ) -> dict[str, Artifact]:
         """Inputs of the table for one row: completions and scores for each metric."""
         cells: dict[str, Artifact] = {}
         for benchmark, setting in self._asked():
             if setting.tuned_only and not tuned:
                 continue
-            completions = self._completions(row, checkpoint, benchmark, setting, tuned=tuned)
+            completions = self._completions(row, checkpoint, benchmark, setting, tuned=tuned, template=template)
             cells[score_input(row, setting.metric)] = self._scored(row, completions, tokenizer, benchmark, setting)
             cells[completions_input(row, setting.metric)] = completions
         return cells
 
     def _completions(
-        self, row: str, checkpoint: Artifact, benchmark: Benchmark, setting: Setting, *, tuned: bool
+        self,
+        row: str,
+        checkpoint: Artifact,
+        benchmark: Benchmark,
+        setting: Setting,
+        *,
+        tuned: bool,
+        template: Template,
     ) -> Artifact:
         params = generate_params(
             benchmark,
@@ -222,6 +240,7 @@ class _Compiler:
             engine_dtype=self.experiment.engine_dtype,
             item_limit=self.experiment.item_limit.get(setting.metric),
             max_new_tokens=self.experiment.max_new_tokens,
+            template=template,
         )
         return Artifact(
             stage=GENERATE,

@@ -125,6 +125,17 @@ def test_other_ways_to_tokenize_are_other_artifacts() -> None:
         assert (tokens.max_length_tokens, tokens.loss_span) == (recipe.max_length_tokens, recipe.loss_span)  # type: ignore[attr-defined]
 
 
+def test_a_model_taught_in_its_own_template_is_asked_in_it() -> None:
+    mixture = Mixture(name="own", components=(Component(dataset="dataset_0"),))
+    own = dataclasses.replace(with_mixtures(mixture), recipe=dataclasses.replace(MATRIX.recipe, template="own"))
+    of_stage = {
+        stage: [each for each in graph_of(own) if each.stage.name == stage] for stage in ("tokenize", "generate")
+    }
+    assert [(each.cell, each.params.template) for each in of_stage["tokenize"]] == [("llama+dataset_0@own", "own")]  # type: ignore[attr-defined]
+    asked = {(each.unit.endswith("+own]"), each.params.template) for each in of_stage["generate"]}  # type: ignore[attr-defined]
+    assert asked == {(True, "own"), (False, "tulu")}
+
+
 def test_a_dataset_stands_once_in_a_mixture() -> None:
     twice = (Component(dataset="dataset_0", cap=10), Component(dataset="dataset_0", cap=500))
     with pytest.raises(BadInput, match="stands 2 times"):

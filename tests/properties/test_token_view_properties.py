@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_templates import SHAPES, write_template, write_tokenizer
 
 from tulu_pipeline.chat.encode import encode
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan
+from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.template import render_training
-from tulu_pipeline.chat.token_view import view_tokens
+from tulu_pipeline.chat.token_view import load_viewer, view_tokens
 from tulu_pipeline.chat.tokenizer import ChatTokenizer, load_tokenizer
+from tulu_pipeline.errors import BadInput
 
 TEXT = st.lists(
     st.one_of(
@@ -105,3 +108,23 @@ def test_the_space_that_llama_adds_is_shown_though_it_is_not_in_the_text(tokeniz
         ("", "▁"),
         ("\n", "\n"),
     ]
+
+
+@pytest.mark.parametrize("name", ["chatml", "headers", "zephyr", "gemma"])
+def test_in_a_tokenizers_own_template_the_view_is_what_training_sees_too(tmp_path: Path, name: str) -> None:
+    folder = write_tokenizer(tmp_path / "model", SHAPES[name])
+    write_template(folder, SHAPES[name].template)
+    tokenizer, options = load_tokenizer(folder), EncodeOptions(max_length_tokens=500)
+    own = load_own_template(folder, tokenizer, loss_span="tulu1")
+    conversation = Conversation("d", "d_0", (Message("user", "why 🐪?"), Message("assistant", "so </s>")) * 2)
+    (encoded,) = own.encode_many([conversation], max_length_tokens=500)
+    assert not isinstance(encoded, BadInput)
+    tokens = load_viewer(folder, tokenizer, options, "own")(conversation).tokens
+    assert [token.id for token in tokens] == encoded.input_ids.tolist()
+    assert [token.supervised for token in tokens] == encoded.loss_mask.astype(bool).tolist()
+    assert "why 🐪?" in "".join(token.text for token in tokens)
+    refused = load_viewer(folder, tokenizer, options, "own")(
+        Conversation("d", "d_1", (Message("system", "be brief"), *conversation.messages))
+    )
+    assert bool(refused.refused) == (not SHAPES[name].system)
+    assert bool(refused.tokens) == SHAPES[name].system

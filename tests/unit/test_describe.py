@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_templates import SHAPES, write_template, write_tokenizer
 from tokenizers import Tokenizer
 
 from tasks.describe import DESCRIBE, DescribeParams
@@ -177,6 +178,21 @@ def test_the_conversations_shown_are_drawn_by_id_and_give_back_their_text(
     assert ids[0] == sorted(ids[0], key=lambda name: int(name.removeprefix("toy_")))
     assert len(ids[0]) == 5
     assert set(ids[0]) - {each.id for each in conversations[7::100]} <= set(ids[1])
+
+
+def test_what_a_tokenizers_own_template_refuses_is_counted_and_said(run: Run, tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "model", SHAPES["gemma"])
+    write_template(tokenizer, SHAPES["gemma"].template)
+    conversations = some()[:12]  # every third opens with a system message, which this template refuses
+    folder = write(tmp_path / "conversations", conversations)
+    params = DescribeParams(dataset="toy", template="own", shown=12)
+    out, _ = run(DESCRIBE, params, conversations=folder, tokenizer=tokenizer)
+    _, tokenized = run(TOKENIZE, TokenizeParams(template="own"), conversations=folder, tokenizer=tokenizer)
+    found = read_statistics(out)
+    assert found.nothing_to_learn == tokenized["dropped"] == 4
+    assert (found.tokens, found.supervised_tokens) == (tokenized["tokens"], tokenized["supervised_tokens"])
+    records = json.loads((out / "shown.json").read_text())
+    assert [bool(record["refused"]) for record in records] == [number % 3 == 0 for number in range(12)]
 
 
 def test_counts_of_dropped_rows_that_are_gone_are_an_error_not_a_zero(

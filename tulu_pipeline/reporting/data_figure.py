@@ -39,6 +39,7 @@ def write_lengths(table: DataTable, path: Path) -> None:
         for index, axes in enumerate(grid.flat):
             if index < len(table.lines):
                 _panel(axes, table.lines[index])
+                axes.tick_params(labelbottom=index + per_line >= len(table.lines))  # the lowest of its column
             else:
                 axes.set_axis_off()
         figure.suptitle("Length of the conversations", x=0.012, ha="left", fontsize=11, fontweight="bold")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+import logging
+from dataclasses import dataclass, fields
 
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
+from tulu_pipeline.chat.options import LossSpan, SpecialInText, Template, TokenizerMode
 from tulu_pipeline.chat.row_log import RowLog
 from tulu_pipeline.errors import BadInput
 
-_CONVERSATIONS_PER_BATCH = 512
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,63 +43,52 @@ class TokenizeParams:
 def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     """Writes a folder that `datasets.load_from_disk` and `chat.shards.open_tokens` open, and `aux/dropped.jsonl`.
 
+    Row groups may be encoded by several processes; the bytes do not depend on how many.
+
     Raises:
         BadInput: the tokenizer or its chat template cannot be used, or no conversation has anything to learn.
+        StageFailed: a process that encodes died.
     """
-    from tulu_pipeline.chat.conversations import ConversationFile
-    from tulu_pipeline.chat.encode import Encoded, encode_many, id_type
-    from tulu_pipeline.chat.own_template import load_own_template
-    from tulu_pipeline.chat.schema import Conversation
+    import pyarrow as pa
+
+    from tulu_pipeline.chat.encode_file import EncodeJob, GroupEncoder
+    from tulu_pipeline.chat.encode_ranges import encoded_groups, sensible_processes
     from tulu_pipeline.chat.shards import TokenWriter
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
 
-    params = job.params
-    tokenizer = load_tokenizer(
-        job.input("tokenizer"), tokenizer_mode=params.tokenizer_mode, special_in_text=params.special_in_text
-    )
-    options = EncodeOptions(max_length_tokens=params.max_length_tokens, loss_span=params.loss_span)
-    made_by = asdict(params) | {"tokenizer_fingerprint": tokenizer.fingerprint}
-    own = None
-    if params.template == "own":
-        own = load_own_template(job.input("tokenizer"), tokenizer, loss_span=params.loss_span)
-        made_by["template_fingerprint"] = own.fingerprint
-
-    def encoded_or_why_not(batch: Sequence[Conversation]) -> Sequence[Encoded | BadInput]:
-        if own is None:
-            return encode_many(batch, tokenizer, options)
-        return own.encode_many(batch, max_length_tokens=params.max_length_tokens)
-
-    conversations = ConversationFile(job.input("conversations"))
-    total, done, truncated, reason = len(conversations), 0, 0, "there are none"
-    rest = iter(conversations)
+    options = {item.name: getattr(job.params, item.name) for item in fields(job.params)}
+    work = EncodeJob(conversations=job.input("conversations"), tokenizer=job.input("tokenizer"), **options)
+    encoder = GroupEncoder(work)
+    processes = sensible_processes(encoder, ctx.profile.cpu_slots)
+    log.info("%s: %s, %d process%s", job.name, encoder.way, processes, "es" * (processes > 1))
+    total, done, truncated, cut_answers = len(encoder.file), 0, 0, 0
+    too_long = f"nothing to learn in the first {job.params.max_length_tokens:,} tokens"
     with (
-        TokenWriter(job.out, id_type(tokenizer.vocabulary_size), made_by) as writer,
+        TokenWriter(job.out, encoder.id_type, options | encoder.fingerprints) as writer,
         RowLog(job.aux, "dropped") as dropped,
     ):
-        while batch := list(islice(rest, _CONVERSATIONS_PER_BATCH)):
-            for conversation, encoded in zip(batch, encoded_or_why_not(batch), strict=True):
-                if isinstance(encoded, BadInput):
-                    reason = encoded.what
-                else:
-                    truncated += encoded.truncated
-                    if encoded.loss_mask.any():
-                        writer.write(conversation.id, encoded)
-                        continue
-                    reason = f"nothing to learn in the first {params.max_length_tokens:,} tokens"
+        groups = encoded_groups(work, encoder, processes=processes, ctx=ctx, work=job.work)
+        for index, group in enumerate(groups):
+            columns, learned = encoder.file.group(index), group.rows.supervised() > 0
+            kept = group.rows.kept(learned)
+            writer.write_batch(columns.column("id").filter(pa.array(learned)), kept)
+            truncated += int(group.rows.truncated.sum())
+            cut_answers += int(kept.cut_answers(encoder.end_ids).sum())
+            for row in (~learned).nonzero()[0].tolist():
                 dropped.add(
-                    row_id=conversation.id,
-                    where=conversation.dataset,
-                    reason=reason,
-                    text=conversation.messages[0].content,
+                    row_id=columns.column("id")[row].as_py(),
+                    where=columns.column("dataset")[row].as_py(),
+                    reason=group.refused.get(row, too_long),
+                    text=columns.column("messages")[row][0]["content"].as_py(),
                 )
-            done += len(batch)
+            done += len(learned)
             ctx.progress(job.name, done, total, "conversations")
     if not writer.rows:
+        reason = dropped.first[0][1] if dropped.first else "there are none"
         raise BadInput(
-            f"none of {total:,} conversations can be learned from; the last one: {reason}",
+            f"none of {total:,} conversations can be learned from; the first one: {reason}",
             job.name,
             "raise max_length_tokens"
-            if params.template == "tulu"
+            if job.params.template == "tulu"
             else "raise max_length_tokens, or use template `tulu`",
         )
     return {
@@ -109,7 +97,9 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
         "supervised_tokens": writer.supervised_tokens,
         "longest": writer.longest,
         "truncated": truncated,
+        "cut_answers": cut_answers,
         "dropped": dropped.count,
+        "encoder": encoder.way,
     }
 
 

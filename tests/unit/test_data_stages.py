@@ -212,9 +212,12 @@ def test_tokenize_writes_what_encode_gives(run: Any, conversations: Path, llama_
         "supervised_tokens": sum(int(encoded.loss_mask.sum()) for encoded in expected),
         "longest": 60,
         "truncated": sum(encoded.truncated for encoded in expected),
+        "cut_answers": metrics["cut_answers"],
         "dropped": 0,
+        "encoder": "fast",
     }
     assert 0 < metrics["truncated"] < 60
+    assert 0 < metrics["cut_answers"] < metrics["truncated"]
     assert tokens.info["made_by"]["tokenizer_fingerprint"] == tokenizer.fingerprint
     assert tokens.info["made_by"]["loss_span"] == "tulu1"
 

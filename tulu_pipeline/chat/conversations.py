@@ -123,6 +123,22 @@ class ConversationFile:
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
 
+    @property
+    def groups(self) -> int:
+        """Row groups: parts of the file that can be read by themselves."""
+        return int(self._file.num_row_groups)
+
+    @property
+    def size_bytes(self) -> int:
+        """About as many as all texts have."""
+        metadata = self._file.metadata
+        return sum(metadata.row_group(group).total_byte_size for group in range(self.groups))
+
+    def group(self, index: int) -> pa.RecordBatch:
+        """A row group as Arrow columns, those of the published mixture first: `dataset`, `id`, `messages`."""
+        (batch,) = self._file.read_row_group(index).combine_chunks().to_batches()
+        return batch
+
     def ids(self) -> Iterator[str]:
         """The ids alone."""
         for batch in self._file.iter_batches(_ROWS_PER_GROUP, columns=["id"]):
@@ -135,16 +151,19 @@ class ConversationFile:
 
     def __iter__(self) -> Iterator[Conversation]:
         for batch in self._file.iter_batches(_ROWS_PER_GROUP // 4):
-            columns = _columns(batch)
-            messages = list(map(Message, columns.roles, columns.contents))
-            datasets, licenses, languages = (
-                batch.column(name).to_pylist() for name in ("dataset", "license", "language")
-            )
-            ends = columns.offsets.tolist()
-            for row, row_id in enumerate(columns.ids):
-                yield Conversation(
-                    datasets[row], row_id, tuple(messages[ends[row] : ends[row + 1]]), licenses[row], languages[row]
-                )
+            yield from conversations_of(batch)
+
+
+def conversations_of(batch: pa.RecordBatch) -> Iterator[Conversation]:
+    """The conversations of Arrow columns, in order."""
+    columns = _columns(batch)
+    messages = list(map(Message, columns.roles, columns.contents))
+    datasets, licenses, languages = (batch.column(name).to_pylist() for name in ("dataset", "license", "language"))
+    ends = columns.offsets.tolist()
+    for row, row_id in enumerate(columns.ids):
+        yield Conversation(
+            datasets[row], row_id, tuple(messages[ends[row] : ends[row + 1]]), licenses[row], languages[row]
+        )
 
 
 def _columns(batch: pa.RecordBatch) -> ConversationColumns:

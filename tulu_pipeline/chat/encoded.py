@@ -57,6 +57,27 @@ class EncodedBatch:
         before = np.concatenate([[0], np.cumsum(self.loss_mask, dtype=np.int64)])
         return np.diff(before[self.offsets])
 
+    def cut_answers(self, end_ids: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which conversations end inside an answer, of which `end_ids` are the end marks."""
+        # After an end mark a newline may be learned too, at most two tokens.
+        lasts = self.offsets[1:, None] - np.arange(1, 4)
+        inside = lasts >= self.offsets[:-1, None]
+        lasts = np.maximum(lasts, 0)
+        ended = (np.isin(self.input_ids[lasts], end_ids) & inside).any(axis=1)
+        learned = (self.loss_mask[lasts[:, 0]] == 1) & inside[:, 0]
+        answers: npt.NDArray[np.bool_] = self.truncated & learned & ~ended
+        return answers
+
+    def rows(self, first: int, after: int) -> EncodedBatch:
+        """The conversations `first` to `after`, without copying tokens."""
+        tokens = slice(int(self.offsets[first]), int(self.offsets[after]))
+        return EncodedBatch(
+            input_ids=self.input_ids[tokens],
+            loss_mask=self.loss_mask[tokens],
+            offsets=self.offsets[first : after + 1] - self.offsets[first],
+            truncated=self.truncated[first:after],
+        )
+
     def kept(self, keep: npt.NDArray[np.bool_]) -> EncodedBatch:
         """The conversations at which `keep` is true."""
         if keep.all():
@@ -88,6 +109,16 @@ def cut(
         offsets = offsets_of(lengths)
     loss_mask[offsets[:-1][lengths > 0]] = 0
     return EncodedBatch(input_ids=input_ids, loss_mask=loss_mask, offsets=offsets, truncated=truncated)
+
+
+def concatenated(batches: Sequence[EncodedBatch], kind: type[np.unsignedinteger]) -> EncodedBatch:
+    """The conversations of batches in one piece."""
+    return EncodedBatch(
+        input_ids=np.concatenate([np.zeros(0, kind), *(batch.input_ids for batch in batches)]),
+        loss_mask=np.concatenate([np.zeros(0, np.uint8), *(batch.loss_mask for batch in batches)]),
+        offsets=offsets_of(np.concatenate([np.zeros(0, np.int64), *(batch.lengths() for batch in batches)])),
+        truncated=np.concatenate([np.zeros(0, bool), *(batch.truncated for batch in batches)]),
+    )
 
 
 def joined(rows: Sequence[Encoded], kind: type[np.unsignedinteger]) -> EncodedBatch:

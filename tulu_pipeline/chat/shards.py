@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.chat.encoded import Encoded
+from tulu_pipeline.chat.encoded import Encoded, EncodedBatch, concatenated, joined
 from tulu_pipeline.errors import Tampered
 
 SCHEMA_VERSION = 1
@@ -45,23 +45,30 @@ class TokenWriter:
         tokens_per_shard: int = _TOKENS_PER_SHARD,
     ) -> None:
         self._folder, self._made_by, self._tokens_per_shard = folder, dict(made_by), tokens_per_shard
-        self._ids = pa.from_numpy_dtype(np.dtype(id_type))
-        fields = [("input_ids", pa.list_(self._ids)), ("loss_mask", pa.list_(pa.uint8())), ("id", pa.string())]
+        kind = pa.from_numpy_dtype(np.dtype(id_type))
+        fields = [("input_ids", pa.list_(kind)), ("loss_mask", pa.list_(pa.uint8())), ("id", pa.string())]
         metadata = {"schema_version": str(SCHEMA_VERSION), "made_by": canonical_json(self._made_by)}
         self._schema = pa.schema(fields, metadata=metadata)
-        self._waiting: list[tuple[str, Encoded]] = []
+        self._id_type = id_type
+        self._waiting: list[tuple[pa.Array, EncodedBatch]] = []
+        self._rows_waiting = 0
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._shards: list[dict[str, Any]] = []
         self.rows = self.tokens = self.supervised_tokens = self.longest = 0
 
     def write(self, row_id: str, encoded: Encoded) -> None:
         """Appends one conversation."""
-        self._waiting.append((row_id, encoded))
-        self.rows += 1
-        self.tokens += len(encoded.input_ids)
-        self.supervised_tokens += int(encoded.loss_mask.sum())
-        self.longest = max(self.longest, len(encoded.input_ids))
-        if len(self._waiting) == _ROWS_PER_BATCH:
+        self.write_batch(pa.array([row_id], pa.string()), joined([encoded], self._id_type))
+
+    def write_batch(self, row_ids: pa.Array, batch: EncodedBatch) -> None:
+        """Appends conversations; `row_ids` is an array of strings. The bytes do not depend on how rows are batched."""
+        self._waiting.append((row_ids, batch))
+        self._rows_waiting += len(batch)
+        self.rows += len(batch)
+        self.tokens += len(batch.input_ids)
+        self.supervised_tokens += int(batch.loss_mask.sum(dtype=np.int64))
+        self.longest = max(self.longest, int(batch.lengths().max(initial=0)))
+        if self._rows_waiting >= _ROWS_PER_BATCH:
             self._flush()
 
     def __enter__(self) -> TokenWriter:
@@ -69,30 +76,34 @@ class TokenWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is None:
-            self._flush()
+            self._flush(at_end=True)
         self._end_shard()
         if kind is None:
             self._write_descriptions()
 
-    def _flush(self) -> None:
-        if not self._waiting and self._shards:
-            return
+    def _flush(self, *, at_end: bool = False) -> None:
+        row_ids = pa.concat_arrays([pa.array([], pa.string()), *(row_ids for row_ids, _ in self._waiting)])
+        batch = concatenated([batch for _, batch in self._waiting], self._id_type)
+        whole = len(batch) - len(batch) % _ROWS_PER_BATCH
+        for first in range(0, whole, _ROWS_PER_BATCH):
+            self._write(row_ids[first : first + _ROWS_PER_BATCH], batch.rows(first, first + _ROWS_PER_BATCH))
+        self._waiting = [(row_ids[whole:], batch.rows(whole, len(batch)))]
+        self._rows_waiting = len(batch) - whole
+        if at_end and (self._rows_waiting or not self._shards):
+            self._write(*self._waiting[0])
+
+    def _write(self, row_ids: pa.Array, batch: EncodedBatch) -> None:
         if self._writer is None:
             name = f"tokens-{len(self._shards):05d}.arrow"
             self._shards.append({"file": name, "rows": 0, "tokens": 0})
             self._writer = pa.ipc.new_stream(str(self._folder / name), self._schema)
-        encoded = [one for _, one in self._waiting]
-        offsets = np.cumsum([0, *(len(one.input_ids) for one in encoded)], dtype=np.int32)
-        columns = [
-            _lists(offsets, [one.input_ids for one in encoded], self._ids),
-            _lists(offsets, [one.loss_mask for one in encoded], pa.uint8()),
-            pa.array([row_id for row_id, _ in self._waiting], type=pa.string()),
-        ]
-        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        offsets = pa.array(batch.offsets.astype(np.int32))
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(each)) for each in (batch.input_ids, batch.loss_mask)]
+        names = pa.array(row_ids.to_pylist(), pa.string())  # how a part of an array is written depends on the rest
+        self._writer.write_batch(pa.record_batch([*lists, names], schema=self._schema))
         shard = self._shards[-1]
-        shard["rows"] += len(encoded)
-        shard["tokens"] += int(offsets[-1])
-        self._waiting.clear()
+        shard["rows"] += len(batch)
+        shard["tokens"] += len(batch.input_ids)
         if shard["tokens"] >= self._tokens_per_shard:
             self._end_shard()
 
@@ -110,7 +121,7 @@ class TokenWriter:
             "tokens": self.tokens,
             "supervised_tokens": self.supervised_tokens,
             "longest": self.longest,
-            "id_type": str(self._ids),
+            "id_type": str(pa.from_numpy_dtype(np.dtype(self._id_type))),
             "shards": self._shards,
             "made_by": self._made_by,
         }
@@ -204,11 +215,6 @@ def _batches(file: Path, shard: Mapping[str, Any]) -> list[pa.RecordBatch]:
     if rows != shard["rows"]:
         raise _damaged(f"the shard has {rows:,} rows instead of {shard['rows']:,}", file)
     return batches
-
-
-def _lists(offsets: npt.NDArray[np.int32], values: Sequence[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
-    flat = np.concatenate(values) if values else np.zeros(0, kind.to_pandas_dtype())
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, type=kind), type=pa.list_(kind))
 
 
 def _damaged(what: str, where: Path) -> Tampered:

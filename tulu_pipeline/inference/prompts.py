@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.records import Question
 
 _TOGETHER = 256
+_UNCUT = 2**31
 _SHOWN = 10
 
 
@@ -68,7 +68,7 @@ def encode_prompts(prompts: Sequence[Prompt | str], tokenizer: ChatTokenizer) ->
     control_tokens = ControlTokens.of(tokenizer)
     known = [Prompt(text=prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     spans = [control_tokens.spans(prompt.parts()) for prompt in known]
-    texts = encode_spans(spans, tokenizer, max_length_tokens=sys.maxsize, add_bos=False)
+    texts = encode_spans(spans, tokenizer, max_length_tokens=_UNCUT, add_bos=False)
     encoded = []
     for prompt, pieces, text in zip(known, spans, texts, strict=True):
         opening = () if opens_with_bos(pieces, tokenizer) else tokenizer.bos_ids

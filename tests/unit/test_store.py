@@ -142,6 +142,7 @@ def test_nothing_is_there_before_publish_and_all_of_it_after(store: Store) -> No
     assert store.manifest("toy", KEY) == manifest == next(store.manifests())
     assert store.has_payload(manifest)
     assert (store.path(manifest) / "text").read_text() == "text"
+    assert (store.path(manifest) / "aux" / "log").read_text() == "log"
     store.verify(manifest)
     assert not attempt.work.exists()
 

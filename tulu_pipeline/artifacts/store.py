@@ -145,7 +145,7 @@ class Store:
         """
         folder = self._scratch / manifest.payload
         if self._remote is not None:
-            for entry in manifest.outputs:
+            for entry in (*manifest.outputs, *manifest.aux):
                 target = folder / entry.path
                 if not target.exists():
                     _fetch(self._remote, f"{manifest.payload}/{entry.path}", target, entry)

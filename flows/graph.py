@@ -167,8 +167,8 @@ class _Compiler:
             seed=mixture.seed,
             whole_cap=component.weight is not None,
             deduplicate=component.deduplicate,
-            languages=component.languages,
-            licenses=component.licenses,
+            languages=tuple(sorted(component.languages)),
+            licenses=tuple(sorted(component.licenses)),
             dataset_license=dataset.license if component.licenses else "",
         )
         return cell, Artifact(stage=MIX, cell=cell, params=params, inputs={"conversations": whole})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tulu_pipeline.chat.encode import Encoded, encode_many, id_type
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.shards import TokenWriter, open_tokens
+from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.demo.arithmetic import problems
 from tulu_pipeline.errors import StageFailed
@@ -155,6 +157,21 @@ def test_the_checkpoint_is_what_plain_torch_trains(killed_and_resumed: Resumed, 
         AutoTokenizer.from_pretrained(out)("12 apples").input_ids[0] == AutoTokenizer.from_pretrained(out).bos_token_id
     )
     assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == 2
+    chat = [{"role": "user", "content": "12 apples"}]
+    asked = AutoTokenizer.from_pretrained(out).apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert asked == "<s>" + render_prompt("12 apples", tuned=True)
+
+
+def test_a_model_taught_in_its_own_template_keeps_it_and_stops_where_its_turns_end(
+    model: Path, tokens: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "model"
+    shutil.copytree(model, base)
+    template = "{% for message in messages %}{{ message.role + ': ' + message.content + '<unk>' }}{% endfor %}"
+    (base / "chat_template.jinja").write_text(template)
+    train(tmp_path, base, tokens, replace(PROFILE, ranks=1), max_steps=1, template="own")
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
 
 
 def test_without_a_compiler_it_says_what_it_does_instead(killed_and_resumed: Resumed) -> None:

@@ -23,6 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.chat.own_template import load_own_template
+from tulu_pipeline.chat.tokenizer import load_tokenizer
+from tulu_pipeline.chat.tulu_template import write_tulu_template
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.training.batches import MicroBatch, step_batches
 from tulu_pipeline.training.data import MixtureTokens
@@ -205,7 +208,7 @@ def _export(engine: Any, job: TrainingJob, rank: int, tokenizer: Any, pad_is_new
         model = engine.module
         model.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=_end_ids(job, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
         )
         model.save_pretrained(job.out, state_dict=state)
@@ -217,13 +220,24 @@ def _export(engine: Any, job: TrainingJob, rank: int, tokenizer: Any, pad_is_new
             for path in sorted(job.model.iterdir()):
                 if path.name in _TOKENIZER_FILES:
                     shutil.copyfile(path, job.out / path.name)
+        if job.recipe.template == "tulu":
+            write_tulu_template(job.out)
         _check_export(job, state, tokenizer)
         emit({"event": "done"})
     dist.barrier()
 
 
+def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
+    """What ends an answer: the tokenizer's end mark, and what ends a turn in its own template."""
+    if job.recipe.template == "tulu":
+        return int(tokenizer.eos_token_id)
+    own = load_own_template(job.model, load_tokenizer(job.model))
+    return sorted({tokenizer.eos_token_id, *own.end_of_turn_ids})
+
+
 _TOKENIZER_FILES = {
     "added_tokens.json",
+    "chat_template.jinja",
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",

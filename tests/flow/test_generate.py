@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -111,6 +112,27 @@ class Run:
 
     def records(self, metric: str) -> Path:
         return self.root / metric / "work" / "records.jsonl"
+
+
+def test_a_model_is_asked_in_its_own_template(model: Path, files: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    taught, run = tmp_path / "taught", Run(tmp_path / "run")
+    shutil.copytree(model, taught)
+    (taught / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for each in messages %}{{ each.role + ':\n' + each.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+    )
+    options = {"max_new_tokens": 4, "item_limit": 2, "template": "own"}
+    run.go(run.job("transformers", gsm.BENCHMARK, "gsm_cot", taught, files, **options))
+    assert run.failure is None
+    tokenizer = AutoTokenizer.from_pretrained(taught)
+    for completion in run.completions("gsm_cot"):
+        user, _, cue = completion.prompt.removeprefix("<s>user:\n").partition("</s>assistant:\n")
+        chat = [{"role": "user", "content": user}]
+        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        assert completion.prompt == asked + cue
+        assert completion.prompt_tokens == len(tokenizer(completion.prompt, add_special_tokens=False).input_ids)
 
 
 def both_benchmarks(run: Run, engine: EngineName, model: Path, files: Path) -> list[Job[GenerateParams]]:

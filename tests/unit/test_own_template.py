@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 from own_templates import EOS, MARKED, SHAPES, THINKING, Peer, as_dicts, write_template, write_tokenizer
 
+from tasks.tokenization import TokenizeParams, run_tokenize
+from tulu_pipeline.artifacts.stage import Job, RunContext
+from tulu_pipeline.chat.conversations import ConversationWriter
 from tulu_pipeline.chat.encode import Encoded
 from tulu_pipeline.chat.jinja_template import load_jinja_template
 from tulu_pipeline.chat.own_template import OwnTemplate, load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message, Role
+from tulu_pipeline.chat.shards import open_tokens
 from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.prompts import encode_prompts
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.settings import read_settings
 
 CHATML = SHAPES["chatml"].template
 
@@ -206,7 +212,6 @@ def test_one_bos_stands_first_whoever_writes_it(tmp_path: Path) -> None:
 def test_the_end_of_a_turn_is_known(folder: Path, load: Any) -> None:
     known = load_tokenizer(folder).opening.token_to_id
     assert load(SHAPES["headers"].template).end_of_turn_ids == (known("<|eot|>"),)
-    assert load(CHATML.replace("<|im_end|>", "")).end_of_turn_ids == ()
 
 
 def test_a_long_conversation_is_cut_on_the_right(load: Any) -> None:
@@ -238,6 +243,7 @@ def test_the_template_of_its_own_file_wins_and_of_named_ones_the_default(folder:
         ("{{ raise_exception('never') }}", "refuses it: never"),
         (CHATML + "\U000f0000", "characters for private use"),
         ("nothing", "writes message 2 0 times"),
+        (CHATML.replace("<|im_end|>", ""), "would never stop"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused_at_once(load: Any, template: object, what: str) -> None:
@@ -272,3 +278,42 @@ def test_whatever_decides_the_rendering_moves_the_fingerprint(folder: Path, load
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": EOS, "chat_template": CHATML}))
     prints.add(load_own_template(folder, load_tokenizer(folder)).fingerprint)
     assert len(prints) == 3
+
+
+def test_the_stage_drops_what_the_template_refuses_and_names_the_template_in_every_shard(
+    folder: Path, load: Any, tmp_path: Path
+) -> None:
+    template = load(SHAPES["gemma"].template)
+    conversations, out = tmp_path / "conversations", tmp_path / "out"
+    for each in (conversations, out):
+        each.mkdir()
+    with ConversationWriter(conversations) as writer:
+        for name, opening in (("good", ()), ("bad", (Message("system", "Be kind."),))):
+            rest = (Message("user", "Hi"), Message("assistant", "Hello"))
+            writer.write(Conversation("d", name, (*opening, *rest)))
+    job = Job(
+        name="tokenize[x]",
+        params=TokenizeParams(template="own"),
+        inputs={"conversations": conversations, "tokenizer": folder},
+        sources={},
+        out=out,
+        work=tmp_path / "work",
+        publish=lambda metrics: None,
+    )
+    metrics = run_tokenize(job, RunContext(profile=Profile(), settings=read_settings()))
+    assert (metrics["rows"], metrics["dropped"]) == (1, 1)
+    (dropped,) = map(json.loads, (job.aux / "dropped.jsonl").read_text().splitlines())
+    assert (dropped["row_id"], dropped["reason"]) == (
+        "bad",
+        "the chat template refuses it: System role not supported",
+    )
+    tokens = open_tokens(out)
+    assert template.fingerprint in tokens.info["made_by"].values()
+    ids, mask = tokens[0]
+    expected = encode(template, talk(("user", "Hi"), ("assistant", "Hello")))
+    assert (ids.tolist(), mask.tolist()) == (expected.input_ids.tolist(), expected.loss_mask.tolist())
+
+
+def test_a_tokenizer_mode_is_for_the_papers_format_alone() -> None:
+    with pytest.raises(BadInput, match="`legacy_fast` is for the paper's chat format"):
+        TokenizeParams(template="own", tokenizer_mode="legacy_fast")

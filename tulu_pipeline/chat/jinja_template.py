@@ -19,6 +19,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tulu_pipeline.chat.tokenizer import read_json, token_text
 from tulu_pipeline.errors import BadInput
 
 # What templates of the Llama 3 family write where they cannot ask for the date.
@@ -73,7 +74,7 @@ def load_jinja_template(folder: Path, generation_marks: tuple[str, str]) -> Jinj
         BadInput: there is none, or it is no Jinja.
     """
     config_file, template_file = folder / _CONFIG_FILE, folder / _TEMPLATE_FILE
-    config = _read_config(config_file)
+    config = read_json(config_file)
     if template_file.is_file():
         where, source = template_file, template_file.read_text(encoding="utf-8")
     else:
@@ -90,7 +91,7 @@ def load_jinja_template(folder: Path, generation_marks: tuple[str, str]) -> Jinj
     try:
         return JinjaTemplate(
             source=source,
-            variables={name: text for name in _SPECIAL_TOKENS if (text := _token_text(config.get(name)))},
+            variables={name: text for name in _SPECIAL_TOKENS if (text := token_text(config.get(name)))},
             where=str(where),
             has_generation_marks=bool(re.search(r"\{%[-+]?\s*generation\b", source)),
             _plain=_environment("", "").from_string(source),
@@ -147,17 +148,3 @@ def _to_json(
 
 def _refuse(reason: str) -> None:
     raise jinja2.TemplateError(reason)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot be read: {error}", str(file), "fetch the model's files again") from error
-    if not isinstance(config, dict):
-        raise BadInput("not a JSON object", str(file), "fetch the model's files again")
-    return config
-
-
-def _token_text(token: Any) -> str:
-    return str(token.get("content", "")) if isinstance(token, dict) else token or ""

@@ -15,10 +15,10 @@ where the prompt for it ends to where the conversation up to it ends:
   finished turn lacks (an opened thought), or the turn opens the conversation, counting begins with the content.
 - `eos` ends with the first control token after the content, `tulu1` with what stands before the next header, such as
   `<|im_end|>\n`. Where a turn ends otherwise once something follows it, it ends with what both endings begin with.
-  Where no control token ends a turn, `eos` is as `tulu1`.
 
-A token belongs to the part in which its first character lies. A tokenizer may merge the end of a header with white
-space that opens a content; transformers does the same.
+A token belongs to the part in which its first character lies. A tokenizer may merge the end of a header with what
+opens the content, usually white space, as it does for transformers; only there do the ids of a prompt differ from the
+beginning of the ids that were trained.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_own_template(folder: Path, tokenizer: ChatTokenizer, *, loss_span: Loss
     """The chat template of a tokenizer's folder.
 
     Raises:
-        BadInput: there is none, or it cannot render a question and its answer.
+        BadInput: there is none, it cannot render a question and its answer, or no control token ends the answer.
     """
     return OwnTemplate(load_jinja_template(folder, _GENERATION), tokenizer, loss_span)
 
@@ -63,7 +63,7 @@ class OwnTemplate:
     Attributes:
         fingerprint: hash of all that decides the rendering.
         writes_bos: whether its text opens with BOS, so that none must be added.
-        end_of_turn_ids: the control token after an assistant's content; empty where none is.
+        end_of_turn_ids: the control token that ends an answer.
     """
 
     def __init__(self, template: JinjaTemplate, tokenizer: ChatTokenizer, loss_span: LossSpan) -> None:
@@ -81,6 +81,12 @@ class OwnTemplate:
         (answer,) = (index for index, part in enumerate(plain) if part.message == 1)
         after = self._controls.split("".join(part.text for part in plain[answer + 1 :]))
         self.end_of_turn_ids = tuple(self._controls.ids[text] for text in after[1:2])
+        if not self.end_of_turn_ids:
+            raise BadInput(
+                "the chat template ends no answer with a control token, so a model taught in it would never stop",
+                template.where,
+                "give the model's sources a `chat_template.jinja` that does, or write template `tulu` in the recipe",
+            )
 
     def encode_many(self, conversations: Sequence[Conversation], *, max_length_tokens: int) -> list[Encoded | BadInput]:
         """Ids and loss mask of each, cut on the right; or why the template does not take it, see `spans`."""

@@ -81,13 +81,13 @@ def load_tokenizer(
     text = _read(file)
     description = _parse(text, file)
     config_file = folder / "tokenizer_config.json"
-    config = _parse(_read(config_file), config_file)
+    config = read_json(config_file)
     try:
         original = Tokenizer.from_str(text)
     except Exception as error:  # the Rust library raises bare exceptions
         raise BadInput(f"the tokenizer cannot be built: {error}", str(file), "fetch the model's files again") from error
 
-    end_mark = _token_text(config.get("eos_token"))
+    end_mark = token_text(config.get("eos_token"))
     end_mark_id = original.token_to_id(end_mark) if end_mark else None
     if not end_mark or end_mark_id is None:
         raise BadInput(
@@ -118,6 +118,20 @@ def load_tokenizer(
             id_type=id_type(vocabulary_size),
         ),
     )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in one of a tokenizer's files.
+
+    Raises:
+        BadInput: there is no such file, or no JSON object in it.
+    """
+    return _parse(_read(file), file)
+
+
+def token_text(token: Any) -> str:
+    """The text of a token in `tokenizer_config.json`: a string, or an object with `content`; "" for none."""
+    return str(token.get("content", "")) if isinstance(token, dict) else token or ""
 
 
 def _build(description: dict[str, Any], special_in_text: SpecialInText) -> Tokenizer:
@@ -166,11 +180,6 @@ def _bos_ids(original: Tokenizer) -> tuple[int, ...]:
     plain, full = (original.encode("x", add_special_tokens=add).ids for add in (False, True))
     start = next(start for start in range(len(full)) if full[start : start + len(plain)] == plain)
     return tuple(full[:start])
-
-
-def _token_text(token: Any) -> str:
-    """The text of a token in `tokenizer_config.json`: a string, or an object with `content`."""
-    return str(token.get("content", "")) if isinstance(token, dict) else token or ""
 
 
 def _read(file: Path) -> str:

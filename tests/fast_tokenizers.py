@@ -31,10 +31,10 @@ _DIGITS = {"type": "Digits", "individual_digits": True}
 # Name: normalizer, pre-tokenizer, added tokens, whether merges are ignored where a word is in the vocabulary.
 BYTE_LEVEL: dict[str, tuple[Any, Any, tuple[str, ...], bool]] = {
     "gpt2": (None, _GPT2, (), False),
-    "neox": ({"type": "NFC"}, _GPT2, ("  ", "    ", " \n"), False),
+    "neox": ({"type": "NFC"}, _GPT2, ("  ", "    ", "\n1"), False),
     "digits apart": (None, {"type": "Sequence", "pretokenizers": [_DIGITS, _GPT2]}, (), False),
     "llama3": (None, _behind(LLAMA3), (), True),
-    "qwen2": ({"type": "NFC"}, _behind(QWEN2), ("<think>", "a_"), False),
+    "qwen2": ({"type": "NFC"}, _behind(QWEN2), ("<think>", "a_", "\na"), False),
 }
 
 

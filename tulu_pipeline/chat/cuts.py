@@ -6,10 +6,10 @@ Two kinds of tokenizers allow it, each by the two bytes at the cut alone:
   token only if some merge joined them there, and a merge joins the last character of its left side to the first of its
   right side. So where no merge has these two, nothing ever crosses, and merges on one side know nothing of the other.
 - Byte-level BPE behind one of the published patterns. A cut must be a border between two matches whatever stands around
-  it, and what is left of it must match alike when the text ends there. So it is before a space that follows something
-  else, since no match goes on from there to a space, and between letters, digits and ASCII punctuation, but where a
-  pattern lets punctuation open a word. No pattern looks behind, and the one look ahead, `\s+(?!\S)`, is about white
-  space alone, which is why after white space only a newline gives cuts.
+  it, and what is left of it must match alike when the text ends there. So it is before white space that follows
+  something else, since no match goes on from there to a space, and between letters, digits and ASCII punctuation, but
+  where a pattern lets punctuation open a word or take newlines along. No pattern looks behind, and the one look ahead,
+  `\s+(?!\S)`, is about white space alone, which is why after white space only a newline gives cuts.
 
 Cuts lie between whole characters, so normalizing to NFC does not cross them: on one side or the other is an ASCII
 character that composes with nothing before it, or a newline, which composes with nothing at all.
@@ -166,7 +166,9 @@ def _byte_level(opening: Mapping[str, Any], following: Mapping[str, Any], typed:
     opens_no_word = _PUNCTUATION & (np.arange(256) != ord("'")) & (pattern == "gpt2")
     allowed = np.outer(_LETTERS, _DIGITS | opens_no_word)
     allowed |= np.outer(_DIGITS, _LETTERS | _PUNCTUATION) | np.outer(_PUNCTUATION, _LETTERS | _DIGITS)
-    allowed[ord(" ")] = _ENDS_NO_SPACE
+    allowed[[ord(space) for space in " \t\v\f"]] = _ENDS_NO_SPACE
+    # Punctuation takes the newlines after it along where it may open a word.
+    allowed[[ord("\n"), ord("\r")]] = _ENDS_NO_SPACE if pattern == "gpt2" else _LETTERS | _DIGITS
     after_newline: Literal["any", "lone"] | None = "lone" if pattern == "gpt2" else "any"
     # A cut must not go through an added token. Neither through one that stays text: no other is looked for inside it.
     for token in opening.get("added_tokens", ()) if typed else ():

@@ -183,7 +183,8 @@ def run_ours(conversations: Path, tokenizer: Path, out: Path) -> tuple[float, fl
             for group in range(encoder.file.groups):
                 rows = encoder.encode(group).rows
                 learned = rows.supervised() > 0
-                writer.write_batch(encoder.file.group(group).column("id").filter(pa.array(learned)), rows.kept(learned))
+                ids = encoder.file.group(group, ["id"]).column("id")
+                writer.write_batch(ids.filter(pa.array(learned)), rows.kept(learned))
 
     return timed(work)
 

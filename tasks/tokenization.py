@@ -51,6 +51,7 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     """
     import pyarrow as pa
 
+    from tulu_pipeline.chat.conversations import conversations_of
     from tulu_pipeline.chat.encode_file import EncodeJob, GroupEncoder
     from tulu_pipeline.chat.encode_ranges import encoded_groups, sensible_processes
     from tulu_pipeline.chat.shards import TokenWriter
@@ -68,18 +69,17 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     ):
         groups = encoded_groups(work, encoder, processes=processes, ctx=ctx, work=job.work)
         for index, group in enumerate(groups):
-            columns, learned = encoder.file.group(index), group.rows.supervised() > 0
+            learned = group.rows.supervised() > 0
             kept = group.rows.kept(learned)
-            writer.write_batch(columns.column("id").filter(pa.array(learned)), kept)
+            writer.write_batch(encoder.file.group(index, ["id"]).column("id").filter(pa.array(learned)), kept)
             truncated += int(group.rows.truncated.sum())
             cut_answers += int(kept.cut_answers(encoder.end_ids).sum())
-            for row in (~learned).nonzero()[0].tolist():
-                dropped.add(
-                    row_id=columns.column("id")[row].as_py(),
-                    where=columns.column("dataset")[row].as_py(),
-                    reason=group.refused.get(row, too_long),
-                    text=columns.column("messages")[row][0]["content"].as_py(),
-                )
+            if not learned.all():
+                left_out = encoder.file.group(index).filter(pa.array(~learned))
+                reasons = [group.refused.get(row, too_long) for row in (~learned).nonzero()[0].tolist()]
+                for conversation, reason in zip(conversations_of(left_out), reasons, strict=True):
+                    text = conversation.messages[0].content
+                    dropped.add(row_id=conversation.id, where=conversation.dataset, reason=reason, text=text)
             done += len(learned)
             ctx.progress(job.name, done, total, "conversations")
     if not writer.rows:

@@ -5,7 +5,7 @@ The bytes follow from the conversations alone: row groups of a fixed size, fixed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -134,9 +134,10 @@ class ConversationFile:
         metadata = self._file.metadata
         return sum(metadata.row_group(group).total_byte_size for group in range(self.groups))
 
-    def group(self, index: int) -> pa.RecordBatch:
-        """A row group as Arrow columns, those of the published mixture first: `dataset`, `id`, `messages`."""
-        (batch,) = self._file.read_row_group(index).combine_chunks().to_batches()
+    def group(self, index: int, columns: Sequence[str] | None = None) -> pa.RecordBatch:
+        """A row group, or some columns of it: `dataset`, `id`, `messages`, `license`, `language`."""
+        table = self._file.read_row_group(index, None if columns is None else list(columns))
+        (batch,) = table.combine_chunks().to_batches()
         return batch
 
     def ids(self) -> Iterator[str]:

@@ -87,10 +87,10 @@ class GroupEncoder:
 
     def encode(self, group: int) -> EncodedGroup:
         """The tokens of a row group."""
-        batch = self.file.group(group)
         if self.own is not None:
-            return self._by_own_template(self.own, batch)
-        batches = list(encode_lists(batch.column("messages"), self.tokenizer, self._options))
+            return self._by_own_template(self.own, self.file.group(group))
+        messages = self.file.group(group, ["messages"]).column("messages")
+        batches = list(encode_lists(messages, self.tokenizer, self._options))
         return EncodedGroup(rows=concatenated(batches, self.id_type))
 
     @cached_property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress, repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,8 +18,11 @@ _MOST_IDS = 2**23
 _LONGEST_BYTES = 64  # beyond it are encoded files, whose words never come again
 _JOINED = 256  # so many words are tokenized in one go: fewer calls; more would make the tokenizer's queues long
 NOTHING = 0  # the code of no ids
+_UNKNOWN = -1
 _KNOWN = {bytes([MARK]): NOTHING}  # what a mark stands for is for others to say
 
+# All ids, one word's after the other's, and how many each word has.
+_Ids = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 _Number = TypeVar("_Number", bound=np.number[Any])
 
 
@@ -33,7 +36,8 @@ class WordMemo:
     """
 
     def __init__(self, backend: Tokenizer, separator: str | None, id_type: type[np.unsignedinteger]) -> None:
-        self._backend, self._separator = backend, separator
+        self._backend = backend
+        self._separator = separator.encode() if separator else None
         self._id_type = id_type
         self._codes = dict(_KNOWN)
         self._pool = _Pool(id_type)
@@ -53,11 +57,10 @@ class WordMemo:
 
     def codes_of(self, words: Sequence[bytes]) -> npt.NDArray[np.int32]:
         """The code of each word, repeated or not."""
-        remembered = self._codes
-        codes = np.fromiter((remembered.get(word, -1) for word in words), np.int32, len(words))
-        new = [words[place] for place in np.flatnonzero(codes < 0).tolist()]
-        if new:
-            codes[codes < 0] = self._learn(new)
+        codes = np.fromiter(map(self._codes.get, words, repeat(_UNKNOWN)), np.int32, len(words))
+        unknown = codes == _UNKNOWN
+        if unknown.any():
+            codes[unknown] = self._learn(list(compress(words, unknown.tolist())))
         return codes
 
     def code_of_ids(self, ids: Sequence[int]) -> int:
@@ -72,24 +75,26 @@ class WordMemo:
         return self._pool.lists().take(pa.array(codes))
 
     def _learn(self, words: list[bytes]) -> npt.NDArray[np.int32]:
-        codes = self._pool.add(*self._tokenize([word.decode() for word in words]))
-        short = ((word, code) for word, code in zip(words, codes.tolist(), strict=True) if len(word) <= _LONGEST_BYTES)
-        self._codes.update(short)
+        codes = self._pool.add(*(self._together(words) or self._one_by_one(map(bytes.decode, words))))
+        known = zip(words, codes.tolist(), strict=True)
+        self._codes.update((word, code) for word, code in known if len(word) <= _LONGEST_BYTES)
         return codes
 
-    def _tokenize(self, words: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """All ids, one word's after the other's, and how many each word has."""
+    def _together(self, words: list[bytes]) -> _Ids | None:
+        """Many words in one text, where a separator tells their tokens apart."""
         separator = self._separator
-        if separator is None or any(separator in word for word in words):
-            return self._one_by_one(words)
-        texts = [separator.join(["", *words[at : at + _JOINED]]) for at in range(0, len(words), _JOINED)]
-        ids, _ = self._one_by_one(texts)
+        if separator is None:
+            return None
+        texts = [separator.join([b"", *words[at : at + _JOINED]]) for at in range(0, len(words), _JOINED)]
+        if sum(text.count(separator) for text in texts) != len(words):
+            return None  # the separator itself is among the words
+        ids, _ = self._one_by_one(map(bytes.decode, texts))
         is_separator = ids == ids[0]
         lengths = np.diff(np.flatnonzero(is_separator), append=len(ids)) - 1
         return ids[~is_separator], lengths
 
-    def _one_by_one(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        found = [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+    def _one_by_one(self, texts: Iterable[str]) -> _Ids:
+        found = [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         lengths = np.fromiter(map(len, found), np.int64, len(found))
         return np.fromiter(chain.from_iterable(found), np.int64, int(lengths.sum())), lengths
 

@@ -2,6 +2,7 @@
 original labels its data (open-instruct of 2023)."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,9 @@ from tulu_pipeline.chat.encode import encode_many
 from tulu_pipeline.chat.options import EncodeOptions, TokenizerMode
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.tokenizer import load_tokenizer
+from tulu_pipeline.raw.convert import convert_rows
+from tulu_pipeline.registry import Registry
+from tulu_pipeline.specs.dataset import Dataset
 
 CONTROL = ("<s>", "</s>", "<unk>", "<|endoftext|>")
 
@@ -90,6 +94,38 @@ def test_llama_ids_and_masks_are_those_of_the_original(mirror: Path, llama_like:
     assert len(plain) > 1500
     options = EncodeOptions(max_length_tokens=512)
     assert_equal(encode_many(plain, load_tokenizer(llama_like, tokenizer_mode=mode), options), plain, peer, 512)
+
+
+def rows_of_each(mirror: Path, count: int) -> Iterator[tuple[str, list[Conversation]]]:
+    """Some conversations, from all over its files, of each dataset and variant that the mirror holds whole."""
+    held = {entry["sha256"]: mirror / entry["path"] for entry in json.loads((mirror / "MANIFEST.json").read_text())}
+    for whole in Registry("dataset", "tulu_pipeline.datasets", "DATASET", Dataset).all():
+        for dataset in (whole, *map(whole.variant, whole.variants)):
+            hashes = {name: getattr(source, "sha256", None) for name, source in dataset.sources.items()}
+            files = {name: held[sha256] for name, sha256 in hashes.items() if sha256 in held}
+            if len(files) == len(hashes):
+                converted = convert_rows(dataset, files, 42, lambda texts: [len(text) // 4 for text in texts])
+                rows = [row for row in converted if isinstance(row, Conversation)]
+                yield whole.name, rows[:: max(1, len(rows) // count)][:count]
+
+
+@pytest.mark.realdata
+def test_a_thousand_rows_of_each_dataset_are_encoded_as_the_original_does(mirror: Path, llama_like: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    peer = PreTrainedTokenizerFast.from_pretrained(llama_like)
+    tokenizer = load_tokenizer(llama_like, tokenizer_mode="legacy_fast")
+    assert tokenizer.encoder.way == "fast"
+    compared: Counter[str] = Counter()
+    for name, rows in rows_of_each(mirror, 1000):
+        plain = [row for row in rows if not has_control_text(row)]
+        assert len(plain) > len(rows) * 0.98
+        # Shorter than in training, where conversations are long: the slow way takes the square of their rounds.
+        limit = 2048 if all(len(row.messages) < 4 for row in plain) else 384
+        assert_equal(encode_many(plain, tokenizer, EncodeOptions(max_length_tokens=limit)), plain, peer, limit)
+        compared[name] += len(plain)
+    assert compared.keys() >= {"alpaca", "code_alpaca", "cot", "dolly", "gpt4_alpaca", "oasst1", "sharegpt", "super_ni"}
+    assert compared["alpaca"] >= 990
 
 
 @pytest.mark.realdata

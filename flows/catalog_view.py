@@ -8,8 +8,8 @@ from typing import Any
 from flows import catalog
 from tasks import STAGES
 from tulu_pipeline.artifacts.store import Store
-from tulu_pipeline.chat.licenses import meaning, parts_of
 from tulu_pipeline.errors import unknown_name
+from tulu_pipeline.mixing.licenses import meaning, parts_of
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Mixture
 

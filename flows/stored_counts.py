@@ -13,7 +13,7 @@ from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.canonical import to_plain
 from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.store import Store
-from tulu_pipeline.chat.licenses import meaning, union
+from tulu_pipeline.mixing.licenses import meaning, union
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Component, Mixture
 

@@ -84,7 +84,7 @@ def print_rows(rows: list[tuple[str, ...]]) -> None:
 
 def print_licenses(licenses: tuple[str, ...], console: Any) -> None:
     """The licenses of data that is about to be written, with what they ask for."""
-    from tulu_pipeline.chat.licenses import meaning
+    from tulu_pipeline.mixing.licenses import meaning
 
     console.print("licenses of the whole:", markup=False, highlight=False)
     for license_ in licenses:

@@ -24,9 +24,9 @@ from tulu_pipeline.specs.experiment import Experiment
 if TYPE_CHECKING:
     from tulu_pipeline.chat.conversations import ConversationFile
     from tulu_pipeline.chat.schema import Conversation
-    from tulu_pipeline.chat.token_view import TokenView
     from tulu_pipeline.specs.model import PretrainedTokenizer
     from tulu_pipeline.specs.recipe import Recipe
+    from tulu_pipeline.tokens.token_view import TokenView
 
 DEFAULT_MODEL = "tiny-10m"  # its tokenizer is made here: nothing has to be downloaded
 
@@ -273,8 +273,8 @@ def _view(
     conversation: Conversation, tokenizer_folder: Path, spec: PretrainedTokenizer, recipe: Recipe
 ) -> tuple[TokenView, str]:
     """The tokens, and why training would leave the conversation out."""
-    from tulu_pipeline.chat.token_view import load_viewer
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
+    from tulu_pipeline.tokens.token_view import load_viewer
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
     mode = spec.mode if recipe.template == "tulu" else None
     tokenizer = load_tokenizer(tokenizer_folder, tokenizer_mode=mode, special_in_text=recipe.special_in_text)

@@ -85,7 +85,7 @@ def peer(dataset: Dataset, files: Mapping[str, Path], folder: Path, tokenizer: P
     import datasets
 
     from tulu_pipeline.chat.draw import RowStreams
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
     datasets.disable_progress_bars()
     datasets.disable_caching()

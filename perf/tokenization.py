@@ -35,11 +35,11 @@ import pyarrow as pa
 
 from perf.normalize import SEED, all_datasets, held
 from tulu_pipeline.chat.conversations import ConversationFile, ConversationWriter
-from tulu_pipeline.chat.encode_file import EncodeJob, GroupEncoder
 from tulu_pipeline.chat.schema import Conversation
-from tulu_pipeline.chat.shards import TokenWriter, open_tokens
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.raw.convert import convert_rows
+from tulu_pipeline.tokens.encode_file import EncodeJob, GroupEncoder
+from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 VOCABULARY = 32_000
 TRAINED_ON = "train/alpaca/alpaca_data.json"

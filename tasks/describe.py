@@ -14,7 +14,7 @@ from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, T
 
 if TYPE_CHECKING:
     from tulu_pipeline.chat.schema import Conversation
-    from tulu_pipeline.chat.statistics import Encode
+    from tulu_pipeline.tokens.statistics import Encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class DescribeParams:
 
 
 def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:
-    """Writes `statistics.json` (see `chat.statistics`) and `shown.json`: a few conversations, token by token.
+    """Writes `statistics.json` (see `tokens.statistics`) and `shown.json`: a few conversations, token by token.
 
     The input "raw" is not read here: what was dropped on the way from it counts too, and must not be that of other
     raw files which happen to give the same conversations.
@@ -47,12 +47,12 @@ def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:
     from tulu_pipeline.artifacts.stage import AUX
     from tulu_pipeline.chat.conversations import ConversationFile
     from tulu_pipeline.chat.draw import draw
-    from tulu_pipeline.chat.encode import encode_many
-    from tulu_pipeline.chat.own_template import load_own_template
     from tulu_pipeline.chat.row_log import read_reasons
-    from tulu_pipeline.chat.statistics import count, write_statistics
-    from tulu_pipeline.chat.token_view import load_viewer, shown_record
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
+    from tulu_pipeline.tokens.encode import encode_many
+    from tulu_pipeline.tokens.own_template import load_own_template
+    from tulu_pipeline.tokens.statistics import count, write_statistics
+    from tulu_pipeline.tokens.token_view import load_viewer, shown_record
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
     params, folder = job.params, job.input("conversations")
     tokenizer = load_tokenizer(

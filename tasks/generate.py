@@ -17,7 +17,6 @@ from tulu_pipeline.artifacts.canonical import added_field, execution_field
 from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.json_lines import read_lines, to_line, write_lines
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.control_tokens import Prompt
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.errors import BadInput, StageFailed
@@ -33,6 +32,7 @@ from tulu_pipeline.inference.records import Question, answered, completions
 from tulu_pipeline.inference.selection import select
 from tulu_pipeline.profile import has_gpu
 from tulu_pipeline.specs.benchmark import Benchmark, Sampling
+from tulu_pipeline.tokens.control_tokens import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,8 +226,8 @@ def _renderer(job: Job[GenerateParams]) -> Callable[[str, str], Prompt]:
     """From a user's text and a cue to a prompt."""
     if job.params.template == "tulu":
         return lambda text, cue: Prompt(text=render_prompt(text, cue, tuned=job.params.tuned))
-    from tulu_pipeline.chat.own_template import load_own_template
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
+    from tulu_pipeline.tokens.own_template import load_own_template
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
     return load_own_template(job.input("model"), load_tokenizer(job.input("model"))).prompt
 

@@ -34,8 +34,8 @@ class JudgeParams:
 
 def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     """Compare each completion with the reference output of its item."""
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
     from tulu_pipeline.inference.prompts import encode_prompts
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
     benchmark = job.params.definition
     assert benchmark is not None, f"{job.name}: params carry no benchmark"

@@ -17,8 +17,8 @@ from tulu_pipeline.specs.mixture import Deduplicate
 
 if TYPE_CHECKING:
     from tulu_pipeline.chat.conversations import ConversationFile
-    from tulu_pipeline.chat.filters import Verdicts
     from tulu_pipeline.chat.schema import Conversation
+    from tulu_pipeline.mixing.filters import Verdicts
 
 _REPORT_EVERY_ROWS = 2000
 
@@ -84,7 +84,7 @@ def _judge(conversations: ConversationFile, job: Job[MixParams], ctx: RunContext
     params = job.params
     if not (params.licenses or params.languages or params.deduplicate):
         return None
-    from tulu_pipeline.chat.filters import Filters, judge
+    from tulu_pipeline.mixing.filters import Filters, judge
 
     filters = Filters(
         licenses=params.licenses,

@@ -83,7 +83,7 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
 def _counter(job: Job[NormalizeParams]) -> CountTokens | None:
     if not job.params.definition.splits_by_tokens:
         return None
-    from tulu_pipeline.chat.tokenizer import load_tokenizer
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
     return load_tokenizer(job.input("tokenizer"), tokenizer_mode=job.params.tokenizer_mode).count_tokens
 

@@ -94,11 +94,11 @@ def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
 
 
 def _data(job: Job[TabulateParams]) -> dict[str, Any]:
-    from tulu_pipeline.chat.statistics import read_statistics
     from tulu_pipeline.reporting.data_figure import write_lengths
     from tulu_pipeline.reporting.data_page import write_data_page
     from tulu_pipeline.reporting.data_table import build_data_table, write_data_table
     from tulu_pipeline.reporting.data_text import data_to_csv, data_to_markdown
+    from tulu_pipeline.tokens.statistics import read_statistics
 
     params = job.params
     names = [row.name for row in params.data if data_input(row.name) in job.inputs]

@@ -20,7 +20,7 @@ class TokenizeParams:
     Attributes:
         max_length_tokens: longer conversations are cut on the right.
         loss_span: what is supervised, see `chat.options.EncodeOptions`.
-        tokenizer_mode: what follows an end mark, see `chat.tokenizer.load_tokenizer`.
+        tokenizer_mode: what follows an end mark, see `tokens.tokenizer.load_tokenizer`.
         special_in_text: whether a control token typed in a message is text.
         template: the paper's chat format, or the tokenizer's own.
     """
@@ -41,7 +41,7 @@ class TokenizeParams:
 
 
 def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
-    """Writes a folder that `datasets.load_from_disk` and `chat.shards.open_tokens` open, and `aux/dropped.jsonl`.
+    """Writes a folder that `datasets.load_from_disk` and `tokens.shards.open_tokens` open, and `aux/dropped.jsonl`.
 
     Row groups may be encoded by several processes; the bytes do not depend on how many.
 
@@ -52,9 +52,9 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     import pyarrow as pa
 
     from tulu_pipeline.chat.conversations import conversations_of
-    from tulu_pipeline.chat.encode_file import EncodeJob, GroupEncoder
-    from tulu_pipeline.chat.encode_ranges import encoded_groups, sensible_processes
-    from tulu_pipeline.chat.shards import TokenWriter
+    from tulu_pipeline.tokens.encode_file import EncodeJob, GroupEncoder
+    from tulu_pipeline.tokens.encode_ranges import encoded_groups, sensible_processes
+    from tulu_pipeline.tokens.shards import TokenWriter
 
     options = {item.name: getattr(job.params, item.name) for item in fields(job.params)}
     work = EncodeJob(conversations=job.input("conversations"), tokenizer=job.input("tokenizer"), **options)

@@ -9,13 +9,13 @@ from typing import Any, get_args
 
 import pytest
 
-from tulu_pipeline.chat.encode import encode_many
 from tulu_pipeline.chat.options import EncodeOptions, TokenizerMode
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.raw.convert import convert_rows
 from tulu_pipeline.registry import Registry
 from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.tokens.encode import encode_many
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 CONTROL = ("<s>", "</s>", "<unk>", "<|endoftext|>")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from own_templates import SHAPES, Peer, write_tokenizer
 
-from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 
 def sharegpt(mirror: Path) -> Iterator[Conversation]:

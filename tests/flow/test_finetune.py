@@ -17,18 +17,18 @@ from fakes.processes import kill_once, left_behind
 from tokenizers import Tokenizer
 
 from tulu_pipeline.artifacts.stage import RunContext
-from tulu_pipeline.chat.encode import Encoded, encode_many, id_type
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.shards import TokenWriter, open_tokens
 from tulu_pipeline.chat.template import render_prompt
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.demo.arithmetic import problems
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.models import tiny
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.tokens.encode import Encoded, encode_many, id_type
+from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.training.batches import token_weights
 from tulu_pipeline.training.launch import finetune
 from tulu_pipeline.training.order import step_order

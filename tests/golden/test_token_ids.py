@@ -6,10 +6,10 @@ The tokenizer is that of `v2023_slow/`.
 import json
 from pathlib import Path
 
-from tulu_pipeline.chat.encode import encode_many
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.encode import encode_many
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 FOLDER = Path(__file__).parent
 ROWS = [json.loads(line) for line in (FOLDER / "token_ids.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tulu_pipeline.chat.encode import encode
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.encode import encode
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 FOLDER = Path(__file__).parent / "v2023_slow"
 ROWS = [json.loads(line) for line in (FOLDER / "expected.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tulu_pipeline.chat.duplicates import Alike, find_duplicates
 from tulu_pipeline.chat.schema import Conversation, Message
+from tulu_pipeline.mixing.duplicates import Alike, find_duplicates
 
 VOCABULARY = ["the", "early", "bird", "catches", "a", "worm", ",", "and", "what", "then", "?"]
 WORDS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12)

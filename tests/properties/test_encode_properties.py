@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from tulu_pipeline.chat.encode import encode, encode_many
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.template import Piece, pieces, supervised
-from tulu_pipeline.chat.tokenizer import ChatTokenizer, load_tokenizer
+from tulu_pipeline.tokens.encode import encode, encode_many
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
 TEXT = st.lists(
     st.one_of(

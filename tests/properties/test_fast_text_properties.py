@@ -9,16 +9,16 @@ from fast_tokenizers import BYTE_LEVEL, ODD, write_byte_level, write_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tulu_pipeline.chat.encode import encode_many
-from tulu_pipeline.chat.encoded import EncodedBatch, id_type
-from tulu_pipeline.chat.marked_text import MarkedText, marked
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan
-from tulu_pipeline.chat.plain_text import PlainText
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.spans import Span, stripped, tulu_spans
-from tulu_pipeline.chat.text_encoder import TextEncoder
-from tulu_pipeline.chat.tokenizer import ChatTokenizer, load_tokenizer
-from tulu_pipeline.chat.tulu_text import WHITE_SPACE, conversation_lists, tulu_texts
+from tulu_pipeline.tokens.encode import encode_many
+from tulu_pipeline.tokens.encoded import EncodedBatch, id_type
+from tulu_pipeline.tokens.marked_text import MarkedText, marked
+from tulu_pipeline.tokens.plain_text import PlainText
+from tulu_pipeline.tokens.text_encoder import TextEncoder
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from tulu_pipeline.tokens.tulu_text import WHITE_SPACE, conversation_lists, tulu_texts
 
 MODES: tuple[Any, ...] = ("legacy_fast", "nonlegacy", "v2023_slow")
 TEXT = st.lists(

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_templates import BOS, EOS, SHAPES, SPECIAL, Peer, Shape, write_template, write_tokenizer
 
-from tulu_pipeline.chat.encode import Encoded
-from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.tokenizer import ChatTokenizer, load_tokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.encode import Encoded
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
 LETTERS = {letter: byte for byte, letter in zip(
     [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x21), *range(0x7F, 0xA1), 0xAD],

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tulu_pipeline.chat.schema import Conversation
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.datasets.sharegpt import DATASET
 from tulu_pipeline.raw.convert import convert_rows
 from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, Dataset, RawRow
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 FIXED = DATASET.variant("fixed")
 LIMIT = 2048

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_templates import SHAPES, write_template, write_tokenizer
 
-from tulu_pipeline.chat.encode import encode
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan
-from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.template import render_training
-from tulu_pipeline.chat.token_view import load_viewer, view_tokens
-from tulu_pipeline.chat.tokenizer import ChatTokenizer, load_tokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.encode import encode
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.token_view import load_viewer, view_tokens
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
 TEXT = st.lists(
     st.one_of(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from fast_tokenizers import BYTE_LEVEL, write_byte_level, write_llama
 
-from tulu_pipeline.chat.cuts import Cuts, find_cuts
-from tulu_pipeline.chat.encode import encode_many
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.text_encoder import TextEncoder
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.models.tiny import write_tokenizer
+from tulu_pipeline.tokens.cuts import Cuts, find_cuts
+from tulu_pipeline.tokens.encode import encode_many
+from tulu_pipeline.tokens.text_encoder import TextEncoder
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 Change = Callable[[dict[str, Any]], object]
 TALK = Conversation("d", "d_0", (Message("user", "Two  words, 12 \n\n and"), Message("assistant", "more.\n\tTab's")))
@@ -141,7 +141,7 @@ def test_other_tokenizers_are_encoded_the_plain_way_and_say_why(tmp_path: Path) 
 def test_a_tokenizer_that_the_reasoning_gets_wrong_is_found_out(
     llama_like: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tulu_pipeline.chat import text_encoder
+    from tulu_pipeline.tokens import text_encoder
 
     def cuts_anywhere(*shapes: Any, special_is_text: bool) -> Cuts | str:
         found = find_cuts(*shapes, special_is_text=special_is_text)
@@ -163,7 +163,7 @@ def test_tokens_are_counted_as_the_tokenizer_counts(tmp_path: Path, llama_like: 
 
 
 def test_the_memo_starts_anew_when_it_is_full(llama_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tulu_pipeline.chat import word_memo
+    from tulu_pipeline.tokens import word_memo
 
     expected = load_tokenizer(llama_like).count_tokens([f"word{number} and" for number in range(200)])
     monkeypatch.setattr(word_memo, "_MOST_WORDS", 20)

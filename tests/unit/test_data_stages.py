@@ -16,16 +16,16 @@ from tasks.tokenization import TOKENIZE, TokenizeParams
 from tulu_pipeline.artifacts.canonical import canonical_json
 from tulu_pipeline.artifacts.stage import Job, RunContext, Stage
 from tulu_pipeline.chat.conversations import ConversationFile, ConversationWriter
-from tulu_pipeline.chat.encode import encode
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.shards import open_tokens
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.datasets import alpaca
 from tulu_pipeline.errors import BadInput, StageFailed, Tampered
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.mixture import Component
+from tulu_pipeline.tokens.encode import encode
+from tulu_pipeline.tokens.shards import open_tokens
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 CONTEXT = RunContext(profile=Profile(), settings=read_settings())
 

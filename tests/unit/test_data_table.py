@@ -15,7 +15,6 @@ from rich.console import Console
 
 from tasks.tabulate import TabulateParams, data_input, run_tabulate
 from tulu_pipeline.artifacts.stage import Job, RunContext
-from tulu_pipeline.chat.statistics import LENGTH_BINS, Statistics
 from tulu_pipeline.errors import BadInput, Tampered
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.reporting.data_figure import cut_position
@@ -32,6 +31,7 @@ from tulu_pipeline.reporting.data_table import (
 from tulu_pipeline.reporting.data_text import data_to_csv, data_to_markdown
 from tulu_pipeline.reporting.terminal import render_data_table
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.tokens.statistics import LENGTH_BINS, Statistics
 
 
 def statistics(name: str, **changes: Any) -> Statistics:

@@ -18,12 +18,12 @@ from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.chat.conversations import ConversationFile, ConversationWriter
 from tulu_pipeline.chat.row_log import RowLog
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.statistics import LENGTH_BINS, LONG_TOKENS, read_statistics
 from tulu_pipeline.chat.template import render_training
 from tulu_pipeline.datasets import alpaca
 from tulu_pipeline.errors import Tampered
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.tokens.statistics import LENGTH_BINS, LONG_TOKENS, read_statistics
 
 CONTEXT = RunContext(profile=Profile(), settings=read_settings())
 Run = Callable[..., tuple[Path, Any]]

@@ -13,17 +13,17 @@ import pytest
 
 from tasks.tokenization import TOKENIZE, TokenizeParams
 from tulu_pipeline.artifacts.stage import Job, RunContext
-from tulu_pipeline.chat import encode_ranges
 from tulu_pipeline.chat.conversations import ConversationFile, ConversationWriter
-from tulu_pipeline.chat.encode import encode_many
-from tulu_pipeline.chat.encode_file import EncodeJob, GroupEncoder
-from tulu_pipeline.chat.encode_ranges import encoded_groups
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.tokens import encode_ranges
+from tulu_pipeline.tokens.encode import encode_many
+from tulu_pipeline.tokens.encode_file import EncodeJob, GroupEncoder
+from tulu_pipeline.tokens.encode_ranges import encoded_groups
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 CONTEXT = RunContext(profile=Profile(cpu_slots=3), settings=read_settings())
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tulu_pipeline.chat.licenses import is_allowed, meaning, of_rows, parts_of, terms_of, union
+from tulu_pipeline.mixing.licenses import is_allowed, meaning, of_rows, parts_of, terms_of, union
 
 
 def test_the_licenses_of_a_whole_are_those_of_its_parts_sorted_with_the_unknown_last() -> None:

@@ -13,9 +13,9 @@ from tasks.mix import MIX, MixParams
 from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.chat.conversations import ConversationFile, ConversationWriter
 from tulu_pipeline.chat.draw import draw
-from tulu_pipeline.chat.language import language_of
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.mixing.language import language_of
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 

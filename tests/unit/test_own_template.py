@@ -11,16 +11,16 @@ from own_templates import EOS, MARKED, SHAPES, THINKING, Peer, as_dicts, write_t
 from tasks.tokenization import TokenizeParams, run_tokenize
 from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.chat.conversations import ConversationWriter
-from tulu_pipeline.chat.encode import Encoded
-from tulu_pipeline.chat.jinja_template import load_jinja_template
-from tulu_pipeline.chat.own_template import OwnTemplate, load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message, Role
-from tulu_pipeline.chat.shards import open_tokens
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.prompts import encode_prompts
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.tokens.encode import Encoded
+from tulu_pipeline.tokens.jinja_template import load_jinja_template
+from tulu_pipeline.tokens.own_template import OwnTemplate, load_own_template
+from tulu_pipeline.tokens.shards import open_tokens
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 CHATML = SHAPES["chatml"].template
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.prompts import Room, choice_ids, encode_prompts, prepare
 from tulu_pipeline.inference.records import Question
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 
 def test_a_prompt_has_exactly_one_bos_even_where_the_text_says_bos(llama_like: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tulu_pipeline.chat.encode import Encoded
-from tulu_pipeline.chat.shards import TokenWriter, open_tokens
 from tulu_pipeline.errors import Tampered
+from tulu_pipeline.tokens.encode import Encoded
+from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
 
 
 def encoded(length: int, start: int) -> Encoded:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 
 @pytest.fixture

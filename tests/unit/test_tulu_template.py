@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_templates import Peer, as_dicts
 
-from tulu_pipeline.chat.encode import encode
 from tulu_pipeline.chat.options import EncodeOptions
-from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.template import render_prompt, render_training
-from tulu_pipeline.chat.tokenizer import load_tokenizer
-from tulu_pipeline.chat.tulu_template import write_tulu_template
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.prompts import encode_prompts
+from tulu_pipeline.tokens.encode import encode
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.tulu_template import write_tulu_template
 
 TEXT = st.text(st.sampled_from("ab <|>/s\n\t\u2003é"), max_size=10) | st.sampled_from(
     ["</s>", "<|assistant|>\n", "<s>"]

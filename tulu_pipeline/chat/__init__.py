@@ -1,1 +1,1 @@
-"""Conversations: schema, template, encoding."""
+"""Conversations: schema, files, the paper's chat format, randomness that belongs to a row."""

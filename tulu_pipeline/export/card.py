@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tulu_pipeline.chat.licenses import UNKNOWN, terms_of
+from tulu_pipeline.mixing.licenses import UNKNOWN, terms_of
 
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _PLAIN_PARAMS = {"dataset", "dataset_license", "whole_cap"}

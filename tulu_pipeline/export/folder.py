@@ -26,9 +26,9 @@ from tulu_pipeline.artifacts.manifest import list_files
 from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
 from tulu_pipeline.artifacts.storage import fsync_folder
 from tulu_pipeline.chat.conversations import FILE
-from tulu_pipeline.chat.licenses import meaning, of_rows, union
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.export.card import render_card
+from tulu_pipeline.mixing.licenses import meaning, of_rows, union
 
 SCHEMA_VERSION = 1
 MARK = "mixture.json"

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tulu_pipeline.chat.control_tokens import ControlTokens, Prompt, opens_with_bos
-from tulu_pipeline.chat.encode import encode_spans
-from tulu_pipeline.chat.tokenizer import ChatTokenizer
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.records import Question
+from tulu_pipeline.tokens.control_tokens import ControlTokens, Prompt, opens_with_bos
+from tulu_pipeline.tokens.encode import encode_spans
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer
 
 _TOGETHER = 256
 _UNCUT = 2**31

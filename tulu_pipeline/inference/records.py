@@ -16,9 +16,9 @@ from typing import Self
 
 from tulu_pipeline.artifacts.canonical import added_field, canonical_json, sha256_text
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines, to_line
-from tulu_pipeline.chat.control_tokens import Prompt
 from tulu_pipeline.errors import BadInput, StageFailed
 from tulu_pipeline.specs.benchmark import Completion
+from tulu_pipeline.tokens.control_tokens import Prompt
 
 _SYNC_SECONDS = 0.5
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
-from tulu_pipeline.chat.tokenizer import ChatTokenizer, load_tokenizer
 from tulu_pipeline.errors import StageFailed, TuluError
 from tulu_pipeline.inference.engine import Engine, Failed, Finished, Request, load_engine
 from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
@@ -27,6 +26,7 @@ from tulu_pipeline.inference.prompts import Prepared, Room, choice_ids, prepare
 from tulu_pipeline.inference.records import Question, Record, RecordFile, answered
 from tulu_pipeline.inference.sampling import request_seed
 from tulu_pipeline.specs.benchmark import Sampling
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
 _REPORT_SECONDS = 0.5
 _SHOWN = 10

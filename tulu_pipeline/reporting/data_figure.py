@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.chat.statistics import LENGTH_BINS, Statistics
 from tulu_pipeline.reporting import palette
 from tulu_pipeline.reporting.data_table import DataLine, DataTable
 from tulu_pipeline.reporting.figure import DPI, STYLE
+from tulu_pipeline.tokens.statistics import LENGTH_BINS, Statistics
 
 _PANELS_PER_LINE = 4
 _PANEL_INCHES = (2.45, 1.55)

@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.chat.statistics import FILE, LENGTH_BINS
 from tulu_pipeline.errors import Tampered
 from tulu_pipeline.reporting.data_figure import cut_position
 from tulu_pipeline.reporting.data_table import COLUMNS, DataLine, DataTable, by_count, compare, data_legend
 from tulu_pipeline.reporting.data_text import compared_text, share
 from tulu_pipeline.reporting.pages import DATA, INDEX, copy_viewer, script, slug
 from tulu_pipeline.reporting.records import sha256_file
+from tulu_pipeline.tokens.statistics import FILE, LENGTH_BINS
 
 SHOWN = "shown.json"
 

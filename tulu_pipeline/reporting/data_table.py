@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
-from tulu_pipeline.chat.statistics import Statistics
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.dataset import PaperCounts
+from tulu_pipeline.tokens.statistics import Statistics
 
 SCHEMA_VERSION = 1
 PAPER_TOKENIZER = "llama"  # the paper counts its tokens; those of others are not compared

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tulu_pipeline.chat.shards import open_tokens
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.tokens.shards import open_tokens
 from tulu_pipeline.training.batches import Tokens
 from tulu_pipeline.training.order import epoch_conversations, locate, step_order
 

@@ -23,10 +23,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
-from tulu_pipeline.chat.own_template import load_own_template
-from tulu_pipeline.chat.tokenizer import load_tokenizer
-from tulu_pipeline.chat.tulu_template import write_tulu_template
 from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.tulu_template import write_tulu_template
 from tulu_pipeline.training.batches import MicroBatch, step_batches
 from tulu_pipeline.training.data import MixtureTokens
 from tulu_pipeline.training.job import TrainingJob

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from tulu_pipeline.chat.cuts import MARK
+from tulu_pipeline.tokens.cuts import MARK
 
 _MOST_WORDS = 2**19  # about 100 MB
 _MOST_IDS = 2**23

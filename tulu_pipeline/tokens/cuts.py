@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tulu_pipeline.chat.llama_shape import SPACE, Lead, is_llama, lead_of
+from tulu_pipeline.tokens.llama_shape import SPACE, Lead, is_llama, lead_of
 
 MARK = 0xFF
 

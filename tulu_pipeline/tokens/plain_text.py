@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from tulu_pipeline.chat.encoded import Encoded
-from tulu_pipeline.chat.marked_text import MarkedText
 from tulu_pipeline.chat.spans import Span
+from tulu_pipeline.tokens.encoded import Encoded
+from tulu_pipeline.tokens.marked_text import MarkedText
 
 
 class PlainText:

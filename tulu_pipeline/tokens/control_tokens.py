@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tulu_pipeline.chat.spans import Span
 
 if TYPE_CHECKING:
-    from tulu_pipeline.chat.tokenizer import ChatTokenizer  # imports the tokenizers library
+    from tulu_pipeline.tokens.tokenizer import ChatTokenizer  # imports the tokenizers library
 
 # What Unicode calls white space, as the tokenizers library has it; Python's `str.strip` takes four more.
 _WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -84,7 +84,7 @@ class ControlTokens:
         return self._pattern.split(text)
 
     def spans(self, parts: Iterable[Part]) -> list[Span]:
-        """What `chat.encode.encode_spans` takes."""
+        """What `tokens.encode.encode_spans` takes."""
         spans: list[Span] = []
         text, starts, flags = "", list[int](), list[bool]()
         for piece, control, counts in self.pieces(parts):

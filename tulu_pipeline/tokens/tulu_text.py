@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tulu_pipeline.chat.cuts import MARK
-from tulu_pipeline.chat.encoded import offsets_of
-from tulu_pipeline.chat.marked_text import OPENS, MarkedText
 from tulu_pipeline.chat.options import LossSpan
 from tulu_pipeline.chat.schema import Conversation, Role
 from tulu_pipeline.chat.template import tag
+from tulu_pipeline.tokens.cuts import MARK
+from tulu_pipeline.tokens.encoded import offsets_of
+from tulu_pipeline.tokens.marked_text import OPENS, MarkedText
 
 # What Python's `str.strip` takes away.
 WHITE_SPACE = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(

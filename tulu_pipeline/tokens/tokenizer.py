@@ -17,11 +17,11 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.chat.encoded import id_type
-from tulu_pipeline.chat.llama_shape import LEGACY, NONLEGACY, is_llama
 from tulu_pipeline.chat.options import SpecialInText, TokenizerMode
-from tulu_pipeline.chat.text_encoder import TextEncoder, text_encoder
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.encoded import id_type
+from tulu_pipeline.tokens.llama_shape import LEGACY, NONLEGACY, is_llama
+from tulu_pipeline.tokens.text_encoder import TextEncoder, text_encoder
 
 # Text that tells tokenizers apart: spaces, newlines, digits, case, other scripts, bytes outside most vocabularies, and
 # what looks like a control token.

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from tulu_pipeline.chat.cuts import MARK, Cuts
-from tulu_pipeline.chat.encoded import EncodedBatch, cut
-from tulu_pipeline.chat.llama_shape import Lead
-from tulu_pipeline.chat.marked_text import OPENS, MarkedText
-from tulu_pipeline.chat.word_memo import NOTHING, WordMemo
+from tulu_pipeline.tokens.cuts import MARK, Cuts
+from tulu_pipeline.tokens.encoded import EncodedBatch, cut
+from tulu_pipeline.tokens.llama_shape import Lead
+from tulu_pipeline.tokens.marked_text import OPENS, MarkedText
+from tulu_pipeline.tokens.word_memo import NOTHING, WordMemo
 
 _SPACE = b" "
 _Offsets = npt.NDArray[np.int64]

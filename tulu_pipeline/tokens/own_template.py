@@ -31,14 +31,14 @@ from itertools import takewhile
 from pathlib import Path
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.chat.control_tokens import ControlTokens, Part, Prompt, opens_with_bos
-from tulu_pipeline.chat.encode import Encoded, encode_spans
-from tulu_pipeline.chat.jinja_template import TODAY, JinjaTemplate, load_jinja_template
 from tulu_pipeline.chat.options import LossSpan
 from tulu_pipeline.chat.schema import Conversation, Message, Role
 from tulu_pipeline.chat.spans import Span
-from tulu_pipeline.chat.tokenizer import ChatTokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.control_tokens import ControlTokens, Part, Prompt, opens_with_bos
+from tulu_pipeline.tokens.encode import Encoded, encode_spans
+from tulu_pipeline.tokens.jinja_template import TODAY, JinjaTemplate, load_jinja_template
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer
 
 # Characters for private use, of the planes 15 and 16: content i stands between the ith of each, what the template says
 # that the assistant writes between the last of each.
@@ -104,7 +104,7 @@ class OwnTemplate:
         return [next(encoded) if result is None else result for result in results]
 
     def spans(self, conversation: Conversation) -> list[Span]:
-        """A conversation as `chat.encode.encode_spans` takes it, with `add_bos` unless `writes_bos`.
+        """A conversation as `tokens.encode.encode_spans` takes it, with `add_bos` unless `writes_bos`.
 
         Raises:
             BadInput: the template refuses the conversation, in its own words; or it changes what a message says in a

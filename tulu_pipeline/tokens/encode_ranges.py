@@ -22,9 +22,9 @@ import pyarrow as pa
 from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.json_lines import to_line
 from tulu_pipeline.artifacts.stage import RunContext
-from tulu_pipeline.chat.encode_file import EncodedGroup, EncodeJob, GroupEncoder
-from tulu_pipeline.chat.encoded import EncodedBatch
 from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.tokens.encode_file import EncodedGroup, EncodeJob, GroupEncoder
+from tulu_pipeline.tokens.encoded import EncodedBatch
 
 # A process takes two seconds to start and reads a core's worth of so much text in some five seconds.
 _BYTES_PER_PROCESS = {"fast": 2**27, "plain": 2**24}
@@ -83,7 +83,7 @@ def encoded_groups(
 
         try:
             run_child(
-                [sys.executable, "-m", "tulu_pipeline.chat.encode_worker", str(job_file)],
+                [sys.executable, "-m", "tulu_pipeline.tokens.encode_worker", str(job_file)],
                 ctx=replace(ctx, on_child=on_child),
                 log=work / f"encode-{number}.log",
                 env={"TOKENIZERS_PARALLELISM": "false"},

@@ -4,8 +4,8 @@ A token belongs to the piece of the template in which its first character lies. 
 begins, no LLaMA token crosses (a newline never merges), so this is what the original got by tokenizing ever longer
 prefixes; where the space that opens a text shares its offset with the character after it, both lie in one piece.
 
-A template makes marked text of conversations (`chat.tulu_text`, `chat.marked_text`), the tokenizer's encoder turns it
-into ids and masks (`chat.text_encoder`).
+A template makes marked text of conversations (`tokens.tulu_text`, `tokens.marked_text`), the tokenizer's encoder turns
+it into ids and masks (`tokens.text_encoder`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from tulu_pipeline.chat.encoded import Encoded, EncodedBatch, id_type
-from tulu_pipeline.chat.marked_text import marked
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.chat.spans import Span
-from tulu_pipeline.chat.tokenizer import ChatTokenizer
-from tulu_pipeline.chat.tulu_text import conversation_lists, tulu_texts
+from tulu_pipeline.tokens.encoded import Encoded, EncodedBatch, id_type
+from tulu_pipeline.tokens.marked_text import marked
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer
+from tulu_pipeline.tokens.tulu_text import conversation_lists, tulu_texts
 
 __all__ = ["Encoded", "EncodedBatch", "encode", "encode_lists", "encode_many", "encode_spans", "id_type"]
 

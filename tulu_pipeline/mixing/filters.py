@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tulu_pipeline.chat.language import detectable, language_of, plain_code
-from tulu_pipeline.chat.licenses import is_allowed, parts_of
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.mixing.language import detectable, language_of, plain_code
+from tulu_pipeline.mixing.licenses import is_allowed, parts_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ class Filters:
             is unknown never passes.
         dataset_license: of conversations that have none of their own.
         languages: ISO 639-1 codes; a conversation whose language is uncertain never passes.
-        deduplicate: leave out what stood before, word for word or nearly so (see `chat.duplicates`).
+        deduplicate: leave out what stood before, word for word or nearly so (see `mixing.duplicates`).
     """
 
     licenses: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def judge(
     Raises:
         BadInput: a language that no raw row tells and that cannot be detected.
     """
-    from tulu_pipeline.chat.duplicates import find_duplicates
+    from tulu_pipeline.mixing.duplicates import find_duplicates
 
     duplicates = find_duplicates(filters.deduplicate, scratch) if filters.deduplicate else None
     numbers, kind_of, compared = {_PASSED: 0}, array("i"), array("q")

@@ -1,7 +1,7 @@
 """The front of the two ways to encode: the fast one where it is exact, the plain one for the rest.
 
-Which it is follows from the tokenizer's files alone. What the reasoning of `chat.cuts` allows is tried once more when a
-tokenizer is loaded, on texts that tell tokenizers apart; where the two ways differed there, the plain one is taken.
+Which it is follows from the tokenizer's files alone. What the reasoning of `tokens.cuts` allows is tried once more when
+a tokenizer is loaded, on texts that tell tokenizers apart; where the two ways differed there, the plain one is taken.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from tulu_pipeline.chat.cuts import find_cuts
-from tulu_pipeline.chat.encoded import EncodedBatch, joined
-from tulu_pipeline.chat.fast_text import FastText
-from tulu_pipeline.chat.llama_shape import LEGACY, is_llama
-from tulu_pipeline.chat.marked_text import MarkedText, marked
-from tulu_pipeline.chat.plain_text import PlainText
 from tulu_pipeline.chat.spans import Span
+from tulu_pipeline.tokens.cuts import find_cuts
+from tulu_pipeline.tokens.encoded import EncodedBatch, joined
+from tulu_pipeline.tokens.fast_text import FastText
+from tulu_pipeline.tokens.llama_shape import LEGACY, is_llama
+from tulu_pipeline.tokens.marked_text import MarkedText, marked
+from tulu_pipeline.tokens.plain_text import PlainText
 
 _NO_LIMIT = 2**31
 _TEXTS_AT_ONCE = 2**12

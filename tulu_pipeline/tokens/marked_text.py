@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tulu_pipeline.chat.cuts import MARK
 from tulu_pipeline.chat.spans import Span, stripped
+from tulu_pipeline.tokens.cuts import MARK
 
 _MARK = bytes([MARK])
 OPENS = -1

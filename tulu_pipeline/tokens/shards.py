@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.chat.encoded import Encoded, EncodedBatch, concatenated, joined
 from tulu_pipeline.errors import Tampered
+from tulu_pipeline.tokens.encoded import Encoded, EncodedBatch, concatenated, joined
 
 SCHEMA_VERSION = 1
 _ROWS_PER_BATCH = 1024

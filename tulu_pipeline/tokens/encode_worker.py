@@ -1,4 +1,4 @@
-"""A process that encodes its share of a file: `python -m tulu_pipeline.chat.encode_worker job.json`.
+"""A process that encodes its share of a file: `python -m tulu_pipeline.tokens.encode_worker job.json`.
 
 Emits `{"group": 12}` when a row group is in its file.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line
-from tulu_pipeline.chat.encode_file import GroupEncoder
-from tulu_pipeline.chat.encode_ranges import RangeJob, write_group
+from tulu_pipeline.tokens.encode_file import GroupEncoder
+from tulu_pipeline.tokens.encode_ranges import RangeJob, write_group
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from tulu_pipeline.chat.conversations import ConversationFile, conversations_of
-from tulu_pipeline.chat.encode import encode_lists
-from tulu_pipeline.chat.encoded import Encoded, EncodedBatch, concatenated, id_type, joined
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
-from tulu_pipeline.chat.own_template import OwnTemplate, load_own_template
-from tulu_pipeline.chat.tokenizer import load_tokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.encode import encode_lists
+from tulu_pipeline.tokens.encoded import Encoded, EncodedBatch, concatenated, id_type, joined
+from tulu_pipeline.tokens.own_template import OwnTemplate, load_own_template
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tulu_pipeline.chat.tokenizer import read_json, token_text
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.tokenizer import read_json, token_text
 
 # What templates of the Llama 3 family write where they cannot ask for the date.
 TODAY = date(2024, 7, 26)

@@ -17,11 +17,11 @@ from typing import Any
 from tokenizers import Encoding
 
 from tulu_pipeline.chat.options import EncodeOptions, Template
-from tulu_pipeline.chat.own_template import load_own_template
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.chat.spans import Span, stripped, tulu_spans
-from tulu_pipeline.chat.tokenizer import ChatTokenizer
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.tokenizer import ChatTokenizer
 
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 _SPACE = "▁"
@@ -95,7 +95,7 @@ def load_viewer(
 
 
 def view_tokens(conversation: Conversation, tokenizer: ChatTokenizer, options: EncodeOptions) -> TokenView:
-    """The ids and the mask of `chat.encode.encode`, each with the text behind it."""
+    """The ids and the mask of `tokens.encode.encode`, each with the text behind it."""
     spans = tulu_spans(conversation, end_mark_id=tokenizer.end_mark_id, loss_span=options.loss_span)
     return view_spans(spans, tokenizer, max_length_tokens=options.max_length_tokens)
 
@@ -103,7 +103,7 @@ def view_tokens(conversation: Conversation, tokenizer: ChatTokenizer, options: E
 def view_spans(
     spans: Sequence[Span], tokenizer: ChatTokenizer, *, max_length_tokens: int, add_bos: bool = True
 ) -> TokenView:
-    """The ids and the mask of `chat.encode.encode_spans`, each with the text behind it."""
+    """The ids and the mask of `tokens.encode.encode_spans`, each with the text behind it."""
     byte_level = _is_byte_level(tokenizer)
     bos_ids = tokenizer.bos_ids if add_bos else ()
     tokens = [replace(_control(token_id, tokenizer, supervised=False), text="") for token_id in bos_ids]

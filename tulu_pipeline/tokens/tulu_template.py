@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tulu_pipeline.chat.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 _TEMPLATE = Path(__file__).with_name("tulu_template.jinja")
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 from tulu_pipeline.errors import BadInput, Tampered
 
 if TYPE_CHECKING:
-    from tulu_pipeline.chat.encode import Encoded
     from tulu_pipeline.chat.schema import Conversation
-    from tulu_pipeline.chat.tokenizer import ChatTokenizer
+    from tulu_pipeline.tokens.encode import Encoded
+    from tulu_pipeline.tokens.tokenizer import ChatTokenizer
 
     Encode = Callable[[Sequence[Conversation]], Sequence[Encoded | BadInput]]
 

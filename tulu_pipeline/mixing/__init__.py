@@ -1,0 +1,1 @@
+"""What a component leaves of its conversations: licenses, languages, repetitions."""

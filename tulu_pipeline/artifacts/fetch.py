@@ -16,8 +16,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tulu_pipeline.artifacts.http_download import CHUNK_BYTES, Part, download
+from tulu_pipeline.artifacts.hub_model import fetch_model
 from tulu_pipeline.artifacts.resolve import SourcesLock, make_local
-from tulu_pipeline.artifacts.source import Builtin, HubFile, LocalFile, PinnedFile, Source, TrackedFile
+from tulu_pipeline.artifacts.source import Builtin, HubFile, HubModel, LocalFile, PinnedFile, Source, TrackedFile
 from tulu_pipeline.errors import BadInput, HashMismatch, StageFailed
 from tulu_pipeline.settings import Settings
 
@@ -36,7 +37,7 @@ def fetch(
     wanted: str | None = None,
     keep: Path | None = None,
 ) -> None:
-    """Write the file of `source` to `out / name`; a `Builtin` writes its own files into `out`.
+    """Write the file of `source` to `out / name`; a `Builtin` or a `HubModel` writes its own files into `out`.
 
     Args:
         source: where from.
@@ -55,6 +56,13 @@ def fetch(
     if isinstance(source, Builtin):
         module, _, function = source.function.partition(":")
         getattr(importlib.import_module(module), function)(out, **dict(source.args))
+        return
+    if isinstance(source, HubModel):
+
+        def fetch_file(file: HubFile, name: str, folder: Path, report: Report) -> None:
+            fetch(file, name, folder, settings, report, keep=keep)
+
+        fetch_model(source, out, settings, report, fetch_file, keep=keep)
         return
     target = out / name
     target.parent.mkdir(parents=True, exist_ok=True)

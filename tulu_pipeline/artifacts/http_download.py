@@ -80,6 +80,11 @@ class Part:
         """Of what is there."""
         return self._hash.hexdigest()
 
+    def read(self) -> bytes:
+        """All of what is there."""
+        self._file.flush()
+        return self._path.read_bytes()
+
     def move_to(self, target: Path) -> None:
         """Make it the file at `target`."""
         self._file.flush()

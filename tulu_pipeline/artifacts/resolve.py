@@ -42,6 +42,12 @@ class SourcesLock:
             self._read = self._load()
         return self._read.get(address)
 
+    def addresses(self) -> list[str]:
+        """Every remembered address, as `get` sees them."""
+        if self._read is None:
+            self._read = self._load()
+        return list(self._read)
+
     def set(self, address: str, sha256: str) -> None:
         """Remember a hash; other entries stay.
 

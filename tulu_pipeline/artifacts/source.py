@@ -2,6 +2,7 @@
 
 PinnedFile    a URL and its sha256; a hash nobody has seen is None and is trusted on the first download
 HubFile       a file of a hub repository at a 40-hex revision
+HubModel      what a model repository of the hub holds at a 40-hex revision: weights, tokenizer, or both
 TrackedFile   a URL whose content moves; resolved to a hash by `--update-sources`, kept in `sources.lock`
 LocalFile     a file on this machine, hashed at plan time
 Builtin       made by a function of this project
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tulu_pipeline.errors import BadInput
 
@@ -54,12 +55,7 @@ class HubFile:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{40}", self.revision):
-            raise BadInput(
-                f"revision `{self.revision}` is not a commit",
-                f"hub file {self.repo}/{self.path}",
-                "write the 40-hex hash",
-            )
+        _check_commit(self.revision, f"hub file {self.repo}/{self.path}")
 
     def address(self) -> str:
         return f"hub:{self.kind}:{self.repo}@{self.revision}/{self.path}"
@@ -68,6 +64,37 @@ class HubFile:
         if self.sha256:
             return {"sha256": self.sha256}
         return {"hub": self.repo, "kind": self.kind, "revision": self.revision, "path": self.path}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubModel:
+    """The files of a hub repository at a full commit hash that `transformers` and vLLM open a model with.
+
+    Their names are the repository's, read from its listing when they are downloaded: a commit has one listing, so
+    repository, commit and part decide the bytes. Weights are safetensors where there are any.
+
+    Attributes:
+        repo: `owner/name`.
+        revision: 40 hex digits.
+        part: "weights" (with the configuration), "tokenizer", or "whole" for both.
+    """
+
+    repo: str
+    revision: str
+    part: Literal["whole", "weights", "tokenizer"] = "whole"
+
+    def __post_init__(self) -> None:
+        _check_commit(self.revision, f"hub model {self.repo}")
+
+    def address(self) -> str:
+        return f"hub:model:{self.repo}@{self.revision}#{self.part}"
+
+    def descriptor(self) -> dict[str, Any]:
+        return {"hub": self.repo, "kind": "model", "revision": self.revision, "part": self.part}
+
+    def file(self, path: str) -> HubFile:
+        """One of its files."""
+        return HubFile(repo=self.repo, path=path, revision=self.revision, kind="model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,4 +144,9 @@ class Builtin:
         return {"builtin": self.function, "version": self.version, "args": dict(self.args)}
 
 
-Source = PinnedFile | HubFile | TrackedFile | LocalFile | Builtin
+Source = PinnedFile | HubFile | HubModel | TrackedFile | LocalFile | Builtin
+
+
+def _check_commit(revision: str, where: str) -> None:
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise BadInput(f"revision `{revision}` is not a commit", where, "write the 40-hex hash")

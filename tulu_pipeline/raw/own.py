@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
-from tulu_pipeline.artifacts.source import Builtin, HubFile, LocalFile, Source
+from tulu_pipeline.artifacts.source import Builtin, HubFile, HubModel, LocalFile, Source
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.raw.fields import object_of
@@ -123,8 +123,9 @@ def _sources(files: Sequence[str | Path | Source], folder: Path, where: str) -> 
         if isinstance(file, str) and "://" in file:
             raise BadInput(f"`{file}` is no path", where, "write it as `HubFile(…)` or `PinnedFile(url=…)`")
         source: Source = LocalFile(path=str(folder / file)) if isinstance(file, str | Path) else file
-        if isinstance(source, Builtin):
-            raise BadInput("a builtin source has no file name", where, "give files, or write a `Dataset` yourself")
+        if isinstance(source, Builtin | HubModel):
+            kind = "builtin" if isinstance(source, Builtin) else "hub model"
+            raise BadInput(f"a {kind} source has no file name", where, "give files, or write a `Dataset` yourself")
         place = source.path if isinstance(source, LocalFile | HubFile) else source.url or ""
         name = PurePosixPath(place.partition("?")[0]).name
         if not _ENDING.search(name):

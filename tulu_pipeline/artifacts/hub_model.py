@@ -1,0 +1,172 @@
+"""Which files of a hub repository make a model, by the repository's own listing.
+
+Names and numbers of the weights' shards are nowhere written down in this project: a commit has one listing, so it can
+be asked. It is remembered like a file (by the hash of the names in `sources.lock`), so that a mirror serves a model
+without the hub, and a listing that changes is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from tulu_pipeline.artifacts.http_download import Part, download
+from tulu_pipeline.artifacts.resolve import SourcesLock
+from tulu_pipeline.artifacts.source import HubFile, HubModel
+from tulu_pipeline.errors import HashMismatch, StageFailed
+from tulu_pipeline.settings import Settings
+
+Report = Callable[[int, int | None], None]
+FetchFile = Callable[[HubFile, str, Path, Report], None]
+
+_CONFIGURATION = frozenset({"config.json", "generation_config.json"})
+_TOKENIZER = frozenset(
+    {
+        "added_tokens.json",
+        "chat_template.jinja",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
+_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # the first that is there
+
+
+def choose(names: Iterable[str], source: HubModel) -> list[str]:
+    """The names that are part of the model, sorted.
+
+    One copy of the weights: safetensors before `.bin`, a single file before shards, as transformers prefers them.
+
+    Raises:
+        StageFailed: there is no configuration, no weights, a shard is missing, or no tokenizer.
+    """
+    there = set(names)
+    chosen: set[str] = set()
+    if source.part != "tokenizer":
+        chosen |= there & _CONFIGURATION
+        if "config.json" not in chosen:
+            raise _incomplete("has no `config.json`", source)
+        chosen |= _weights(there, source)
+    if source.part != "weights":
+        tokenizer = there & _TOKENIZER
+        if not tokenizer & {"tokenizer.json", "vocab.json"}:
+            raise _incomplete("has neither `tokenizer.json` nor `vocab.json`", source)
+        chosen |= tokenizer
+    return sorted(chosen)
+
+
+def fetch_model(
+    source: HubModel, out: Path, settings: Settings, report: Report, fetch_file: FetchFile, *, keep: Path | None
+) -> None:
+    """Write the files of `source` into `out`, all or none.
+
+    Args:
+        source: the model.
+        out: folder.
+        settings: hub endpoint and token, lock file.
+        report: called with bytes done and in all (None when unknown), over all files.
+        fetch_file: fetches one file, as `fetch` does.
+        keep: folder where whole files, too, wait for the next try; None starts anew.
+
+    Raises:
+        HashMismatch: a file, or the listing, is not what was trusted first.
+        StageFailed: it cannot be had, or is no model.
+    """
+    lock = SourcesLock(settings.sources_lock)
+    sizes = _listed(source, settings, lock)
+    total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        whole = Path(scratch) if keep is None else keep / "whole"
+        done = 0
+        for name in sizes:
+            if not _is_there(whole / name, lock.get(source.file(name).address())):
+                fetch_file(source.file(name), name, whole, partial(_report_more, report, done, total))
+            done += (whole / name).stat().st_size
+        for name in sizes:
+            shutil.move(whole / name, out / name)
+
+
+def _weights(there: set[str], source: HubModel) -> set[str]:
+    for stem, ending in _WEIGHTS:
+        single, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
+        if single in there:
+            return {single}
+        if index in there:
+            shards = {name: re.fullmatch(rf"{stem}-(\d+)-of-(\d+)\.{ending}", name) for name in there}
+            numbers = {int(found[1]): int(found[2]) for found in shards.values() if found}
+            if not numbers or set(numbers) != set(range(1, max(numbers.values()) + 1)):
+                raise _incomplete(f"has `{index}` and only the shards {sorted(numbers)}", source)
+            return {index, *(name for name, found in shards.items() if found)}
+    raise _incomplete("has no weights: neither safetensors nor `pytorch_model.bin`", source)
+
+
+def _incomplete(what: str, source: HubModel) -> StageFailed:
+    return StageFailed(
+        f"the repository {what}", source.address(), "name another repository or commit, or the files one by one"
+    )
+
+
+def _is_there(path: Path, trusted: str | None) -> bool:
+    """Whether an earlier try left the whole file."""
+    if trusted is None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == trusted
+
+
+def _report_more(report: Report, before: int, total: int | None, done: int, _: int | None) -> None:
+    report(before + done, total)
+
+
+def _listed(source: HubModel, settings: Settings, lock: SourcesLock) -> Mapping[str, int | None]:
+    """Names and sizes; from the lock, without sizes, where it knows every file."""
+    trusted = lock.get(source.address())
+    remembered = _remembered(source, lock)
+    if remembered and _digest(remembered) == trusted:
+        return dict.fromkeys(remembered)
+    url = f"{settings.hub_endpoint}/api/models/{source.repo}/revision/{source.revision}?blobs=true"
+    found = _ask(url, settings)
+    names = choose(found, source)
+    digest = _digest(names)
+    if digest != lock.trust(source.address(), digest):
+        raise HashMismatch(
+            f"the repository now lists other files: {', '.join(names)}",
+            url,
+            f"see what changed there; to accept it, remove `{source.address()}` from {settings.sources_lock}",
+        )
+    return {name: found[name] for name in names}
+
+
+def _remembered(source: HubModel, lock: SourcesLock) -> list[str]:
+    prefix = source.file("").address()
+    known = [address.removeprefix(prefix) for address in lock.addresses() if address.startswith(prefix)]
+    try:
+        return choose(known, source)
+    except StageFailed:  # not all of it came so far
+        return []
+
+
+def _ask(url: str, settings: Settings) -> dict[str, int | None]:
+    headers = {"Authorization": f"Bearer {settings.hub_token}"} if settings.hub_token else {}
+    with tempfile.TemporaryDirectory() as folder, Part(Path(folder, "part")) as part:
+        download(url, part, headers, lambda done, total: None, checked=False)
+        answer = part.read()
+    try:
+        return {str(each["rfilename"]): each.get("size") for each in json.loads(answer)["siblings"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageFailed(
+            f"the hub's answer lists no files: {type(error).__name__}: {error}", url, "check HF_ENDPOINT"
+        ) from error
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

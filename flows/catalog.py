@@ -69,10 +69,8 @@ def find_tokenizer(name: str) -> PretrainedTokenizer:
             name=folder.resolve().name,
             sources={each.name: LocalFile(path=str(each)) for each in sorted(folder.glob("*token*")) if each.is_file()},
         )
-    from tulu_pipeline.models.llama import TOKENIZER
-
     models = [model for family in FAMILIES.all() for model in family.models]
-    known = {tokenizer.name: tokenizer for tokenizer in (TOKENIZER, *(model.tokenizer for model in models))}
+    known = {model.tokenizer.name: model.tokenizer for model in models}
     known |= {model.name: model.tokenizer for model in models}
     if name not in known:
         raise unknown_name("tokenizer or model", name, known)

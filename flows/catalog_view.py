@@ -12,6 +12,7 @@ from tulu_pipeline.errors import unknown_name
 from tulu_pipeline.mixing.licenses import meaning, parts_of
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Mixture
+from tulu_pipeline.specs.model import PretrainedModel
 
 _SHOWN_REASONS = 10
 _SHOWN_ITEMS = 12
@@ -30,7 +31,7 @@ def list_kind(kind: str) -> list[tuple[str, ...]]:
             (each.name, ", ".join(part.dataset for part in each.components), "") for each in catalog.mixtures()
         ],
         "models": lambda: [
-            (model.name, f"{model.parameters:,} parameters", model.license)
+            (model.name, f"{model.parameters:,} parameters, {_pretrained(model)}", model.license)
             for family in catalog.FAMILIES.all()
             for model in family.models
         ],
@@ -44,6 +45,11 @@ def list_kind(kind: str) -> list[tuple[str, ...]]:
     if kind not in kinds:
         raise unknown_name("kind", kind, kinds)
     return kinds[kind]()
+
+
+def _pretrained(model: PretrainedModel) -> str:
+    tokens = model.pretraining_tokens
+    return f"{tokens / 1e12:g}T tokens of pretraining" if tokens else "untrained"
 
 
 def show_json(name: str, store: Store) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""LLaMA: the base models of most of the paper's experiments; so far their tokenizer, which the data is measured with.
+"""LLaMA: the base models of most of the paper's experiments.
 
 License: Meta's LLaMA license (non-commercial).
 Citation: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971.
-Source: hub `huggyllama/llama-7b` at commit 8416d3f, the original weights in the format of transformers.
+Source: the original weights in the format of transformers, hub `huggyllama`, at the commits below. Sizes, tokens of
+pretraining and context: Table 2 and section 2 of that paper (its 33B is the 30B of everyone else).
+Paper: 30B and 65B are tuned with 1e-5 and 1,024 tokens, the others with the recipe's 2e-5 and 2,048.
+
+The vocabulary has 32,000 entries and no pad token; finetuning adds `<pad>` as number 32,000 and grows the embeddings
+to 32,001 rows. A text begins with `<s>`, an answer ends with `</s>`. All sizes get the tokenizer files of the 7B, so
+that tokens made once fit them all.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from tulu_pipeline.artifacts.source import HubFile
-from tulu_pipeline.specs.model import Family, PretrainedTokenizer
+from tulu_pipeline.artifacts.source import HubFile, HubModel
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
 
 _REVISION = "8416d3fefb0cb3ff5775a7b13c1692d10ff1aa16"
 
@@ -23,9 +29,44 @@ TOKENIZER: Final = PretrainedTokenizer(
     mode="legacy_fast",
 )
 
+
+def _llama(size: str, revision: str, *, parameters: int, trillion_tokens: float, **tune: Any) -> PretrainedModel:
+    weights = HubModel(repo=f"huggyllama/llama-{size}", revision=revision, part="weights")
+    return PretrainedModel(
+        name=f"llama-{size}",
+        architecture="LlamaForCausalLM",
+        sources={"weights": weights, **TOKENIZER.sources},
+        parameters=parameters,
+        pretraining_tokens=round(trillion_tokens * 1e12),
+        context_tokens=2048,
+        license="LLaMA (non-commercial)",
+        tokenizer=TOKENIZER,
+        **tune,
+    )
+
+
+_LARGE: dict[str, Any] = {"tune_learning_rate": 1e-5, "tune_max_length_tokens": 1024}
+
 FAMILY = Family(
     name="llama",
     title="LLaMA",
     citation="Touvron et al., LLaMA: Open and Efficient Foundation Language Models, arXiv:2302.13971, 2023",
-    models=(),
+    models=(
+        _llama("7b", _REVISION, parameters=6_738_415_616, trillion_tokens=1.0),
+        _llama("13b", "bf57045473f207bb1de1ed035ace226f4d9f9bba", parameters=13_015_864_320, trillion_tokens=1.0),
+        _llama(
+            "30b",
+            "2b1edcdb3c7ced7bce6c1aa75c94545777c3118b",
+            parameters=32_528_943_616,
+            trillion_tokens=1.4,
+            **_LARGE,
+        ),
+        _llama(
+            "65b",
+            "49707c5313d34d1c5a846e29cf2a2a650c22c8ee",
+            parameters=65_285_660_672,
+            trillion_tokens=1.4,
+            **_LARGE,
+        ),
+    ),
 )

@@ -195,6 +195,7 @@ def _model(
         pretraining_tokens=0,
         context_tokens=_CONTEXT_TOKENS,
         license="Apache-2.0",
+        architecture="LlamaForCausalLM",
         tokenizer=PretrainedTokenizer(name=name, sources={"tokenizer": tokenizer}),
     )
 

@@ -38,6 +38,7 @@ class PretrainedModel:
         pretraining_tokens: tokens it was trained on; 0 when it was not.
         context_tokens: longest sequence it takes.
         license: SPDX id, or a name.
+        architecture: class of transformers that it is, for people and estimates; "" where nobody wrote it down.
         tune_learning_rate, tune_max_length_tokens: the paper's choice for this size where it differs from the recipe.
     """
 
@@ -48,6 +49,7 @@ class PretrainedModel:
     context_tokens: int
     license: str
     tokenizer: PretrainedTokenizer
+    architecture: str = ""
     tune_learning_rate: float | None = None
     tune_max_length_tokens: int | None = None
 

@@ -20,9 +20,11 @@ from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
 from tulu_pipeline.chat.options import SpecialInText, TokenizerMode
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.encoded import id_type
+from tulu_pipeline.tokens.gpt2_files import from_gpt2_files, has_gpt2_files
 from tulu_pipeline.tokens.llama_shape import LEGACY, NONLEGACY, is_llama
 from tulu_pipeline.tokens.text_encoder import TextEncoder, text_encoder
 
+_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 # Text that tells tokenizers apart: spaces, newlines, digits, case, other scripts, bytes outside most vocabularies, and
 # what looks like a control token.
 _PROBE = ("<|user|>\nTwo  spaces, 1234.5\n\tTab\n<|assistant|>\nÜber 猫 🐪", "\n<|user|>\n </s> end")
@@ -65,7 +67,7 @@ class ChatTokenizer:
 def load_tokenizer(
     folder: Path, *, tokenizer_mode: TokenizerMode | None = None, special_in_text: SpecialInText = "literal"
 ) -> ChatTokenizer:
-    """The tokenizer of a model folder (`tokenizer.json`, `tokenizer_config.json`).
+    """The tokenizer of a model folder (`tokenizer.json`, or `vocab.json` and `merges.txt`; `tokenizer_config.json`).
 
     Args:
         folder: the model's folder.
@@ -77,10 +79,12 @@ def load_tokenizer(
     Raises:
         BadInput: a file is missing or broken, there is no end-of-sequence token, or the mode does not fit.
     """
-    file = folder / "tokenizer.json"
-    text = _read(file)
+    file, config_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if has_gpt2_files(folder):
+        text = from_gpt2_files(folder, read_json(config_file), special_tokens(folder))
+    else:
+        text = _read(file)
     description = _parse(text, file)
-    config_file = folder / "tokenizer_config.json"
     config = read_json(config_file)
     try:
         original = Tokenizer.from_str(text)
@@ -132,6 +136,20 @@ def read_json(file: Path) -> dict[str, Any]:
 def token_text(token: Any) -> str:
     """The text of a token in `tokenizer_config.json`: a string, or an object with `content`; "" for none."""
     return str(token.get("content", "")) if isinstance(token, dict) else token or ""
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Text of each special token that the files of a model folder name, by its role; "" for one they leave out.
+
+    What transformers makes up for a tokenizer's class is not asked: GPT-NeoX's would have a pad token.
+
+    Raises:
+        BadInput: there is no `tokenizer_config.json`, or it or `special_tokens_map.json` is broken.
+    """
+    config = read_json(folder / "tokenizer_config.json")
+    map_file = folder / "special_tokens_map.json"
+    named = read_json(map_file) if map_file.is_file() else {}
+    return {role: token_text(config.get(role)) or token_text(named.get(role)) for role in _ROLES}
 
 
 def _build(description: dict[str, Any], special_in_text: SpecialInText) -> Tokenizer:

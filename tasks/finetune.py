@@ -41,4 +41,4 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
 
 # Releases of torch are no part of the key: rounding differs from one to the next as it does from run to run, and
 # nobody wants weeks of training repeated for a bug-fix release. The manifest's metrics and log say what it ran on.
-FINETUNE = Stage(name="finetune", version=2, params=FinetuneParams, run=run_finetune, deterministic=False, slot="gpu")
+FINETUNE = Stage(name="finetune", version=3, params=FinetuneParams, run=run_finetune, deterministic=False, slot="gpu")

@@ -6,7 +6,7 @@ import os
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.settings import visible_gpus
@@ -15,6 +15,7 @@ from tulu_pipeline.settings import visible_gpus
 PROFILES = Path(__file__).resolve().parents[1] / "deployments" / "profiles"
 
 Slot = Literal["cpu", "gpu", "api"]
+Layout = Literal["step", "padded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,12 @@ class Profile:
         ranks: processes of one finetuning job (one per GPU; 2 gloo ranks on a CPU).
         zero_stage: DeepSpeed ZeRO stage, 0 to 3.
         offload: keep optimizer state in CPU memory.
-        micro_batch_conversations: conversations per rank and forward pass.
+        layout: how a rank lays a step's conversations out in forward passes. `step`: end to end in rows without
+            padding, and none sees another. `padded`: neighbors in the order under each other, padded to the longest,
+            as the original did; for models in which the conversations of a row would see each other.
+        micro_batch_conversations: conversations per rank and forward pass of the layout `padded`.
+        row_tokens: tokens per rank and forward pass of the layout `step`, or what the longest conversation may have
+            if that is more; 0 is `micro_batch_conversations` of the longest.
         checkpoint_every_steps: resumable trainer state is saved this often; 0 never.
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
@@ -39,7 +45,9 @@ class Profile:
     ranks: int = 1
     zero_stage: int = 2
     offload: bool = False
+    layout: Layout = "step"
     micro_batch_conversations: int = 4
+    row_tokens: int = 0
     checkpoint_every_steps: int = 200
     threads_per_rank: int = 1
     engine_cache_gib: int = 1
@@ -54,11 +62,13 @@ class Profile:
         return {"cpu": max(1, self.cpu_slots), "gpu": max(1, self.gpu_slots), "api": max(1, self.api_slots)}
 
 
-# Lowest and highest value of a field, where there is one.
+# Values of a field, where they are few; lowest and highest, where there are such.
+_CHOICES: dict[str, tuple[str, ...]] = {"layout": get_args(Layout)}
 _RANGES: dict[str, tuple[float, float | None]] = {
     "ranks": (1, None),
     "zero_stage": (0, 3),
     "micro_batch_conversations": (1, None),
+    "row_tokens": (0, None),
     "checkpoint_every_steps": (0, None),
     "threads_per_rank": (1, None),
     "engine_cache_gib": (1, None),
@@ -91,7 +101,8 @@ def auto_profile() -> Profile:
     return Profile(
         name="auto-cpu",
         ranks=ranks,
-        micro_batch_conversations=8,  # each pass costs more than its padding where models are small
+        micro_batch_conversations=8,
+        row_tokens=4096,
         threads_per_rank=max(1, cores // ranks),
         cpu_slots=min(cores, 8),
     )
@@ -124,6 +135,9 @@ def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:
         kind = known[key]
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise BadInput(f"`{key}` is {value!r}, not a {kind.__name__}", where, f"write a {kind.__name__}")
+        choices = _CHOICES.get(key)
+        if choices and value not in choices:
+            raise BadInput(f"`{key}` is `{value}`", where, f"write one of {', '.join(choices)}")
         low, high = _RANGES.get(key, (None, None))
         number: Any = value
         if (low is not None and number < low) or (high is not None and number > high):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.recipe import LossNorm
-from tulu_pipeline.training.batches import Tokens, layout, step_batches, token_weights
+from tulu_pipeline.training.batches import MicroBatch, StepCounts, Tokens, step_batches, token_weights
+from tulu_pipeline.training.plans import StepPlan, padded_plan, step_plan
 
 PAD = 3
 
@@ -40,58 +41,85 @@ def loss_of_original(made: list[Tokens], size: int) -> float:
     return sum(means) / len(means)
 
 
-def loss_of_batches(made: list[Tokens], ranks: int, passes: int, norm: LossNorm, size: int) -> float:
-    total = 0.0
-    for rank in range(ranks):
-        batches, _ = step_batches(
-            made, rank=rank, ranks=ranks, passes=passes, norm=norm, virtual_conversations=size, pad_id=PAD
+@st.composite
+def plans(draw: st.DrawFn, made: list[Tokens]) -> StepPlan:
+    """Any layout, on any number of ranks, in few or many passes."""
+    positions, lengths = np.arange(len(made)), lengths_of(made)
+    ranks = draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        return padded_plan(positions, ranks=ranks, conversations_per_row=draw(st.integers(1, 4)))
+    return step_plan(positions, lengths, ranks=ranks, budget_tokens=draw(st.integers(40, 400)))
+
+
+def lengths_of(made: list[Tokens]) -> np.ndarray:
+    return np.array([len(ids) for ids, _ in made])
+
+
+def batches_of(
+    made: list[Tokens], plan: StepPlan, norm: LossNorm, size: int = 2
+) -> tuple[list[MicroBatch], StepCounts]:
+    """Those of all ranks."""
+    batches = []
+    for rank in range(plan.ranks):
+        mine, counts = step_batches(
+            made, plan, lengths_of(made), rank=rank, norm=norm, virtual_conversations=size, pad_id=PAD
         )
-        assert len(batches) == passes
-        for batch in batches:
-            for token, weight in zip(batch.input_ids.flat, batch.weights.flat, strict=True):
-                total += float(weight) * negative_log_likelihood(int(token))
+        assert len(mine) == plan.passes
+        batches += mine
+    return batches, counts
+
+
+def loss_of_batches(made: list[Tokens], plan: StepPlan, norm: LossNorm, size: int) -> float:
+    total = 0.0
+    for batch in batches_of(made, plan, norm, size)[0]:
+        for token, weight in zip(batch.input_ids.flat, batch.weights.flat, strict=True):
+            total += float(weight) * negative_log_likelihood(int(token))
     return total
 
 
-@given(conversations(), st.integers(1, 4), st.integers(1, 4), st.integers(1, 5))
-def test_the_loss_is_the_originals_for_every_number_of_ranks_and_passes(
-    made: list[Tokens], ranks: int, passes: int, size: int
-) -> None:
-    assert loss_of_batches(made, ranks, passes, "micro_mean", size) == pytest.approx(
-        loss_of_original(made, size), rel=1e-5
-    )
+def conversations_in(batch: MicroBatch) -> list[tuple[int, ...]]:
+    if batch.boundaries is not None:
+        assert batch.attention_mask is None
+        return [tuple(part) for part in np.split(batch.input_ids[0], batch.boundaries[1:-1])]
+    assert batch.attention_mask is not None
+    assert (batch.input_ids[batch.attention_mask == 0] == PAD).all()
+    assert (batch.weights[batch.attention_mask == 0] == 0).all()
+    return [tuple(row[mask == 1]) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
 
 
-@given(conversations(), st.integers(1, 4), st.integers(1, 4))
-def test_token_mean_is_one_mean_over_all_tokens(made: list[Tokens], ranks: int, passes: int) -> None:
-    assert loss_of_batches(made, ranks, passes, "token_mean", 2) == pytest.approx(
-        loss_of_original(made, len(made)), rel=1e-5
-    )
+@given(st.data(), conversations(), st.integers(1, 5))
+def test_the_loss_is_the_originals_in_every_layout(data: st.DataObject, made: list[Tokens], size: int) -> None:
+    plan = data.draw(plans(made))
+    assert loss_of_batches(made, plan, "micro_mean", size) == pytest.approx(loss_of_original(made, size), rel=1e-5)
 
 
-@given(conversations(), st.integers(1, 4), st.integers(1, 4))
-def test_every_conversation_is_in_exactly_one_micro_batch_whole(made: list[Tokens], ranks: int, passes: int) -> None:
-    found = []
-    for rank in range(ranks):
-        batches, counts = step_batches(
-            made, rank=rank, ranks=ranks, passes=passes, norm="token_mean", virtual_conversations=2, pad_id=PAD
-        )
-        for batch in batches:
-            found += [tuple(row[mask == 1]) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
-            assert (batch.input_ids[batch.attention_mask == 0] == PAD).all()
-            assert (batch.weights[batch.attention_mask == 0] == 0).all()
+@given(st.data(), conversations())
+def test_token_mean_is_one_mean_over_all_tokens(data: st.DataObject, made: list[Tokens]) -> None:
+    plan = data.draw(plans(made))
+    wanted = loss_of_original(made, len(made))
+    assert loss_of_batches(made, plan, "token_mean", 2) == pytest.approx(wanted, rel=1e-5)
+
+
+@given(st.data(), conversations())
+def test_every_conversation_is_in_exactly_one_micro_batch_whole(data: st.DataObject, made: list[Tokens]) -> None:
+    plan = data.draw(plans(made))
+    batches, counts = batches_of(made, plan, "token_mean")
+    found = [row for batch in batches for row in conversations_in(batch)]
     dummies = [row for row in found if row == (PAD, PAD)]
     assert sorted(row for row in found if row != (PAD, PAD)) == sorted(tuple(ids) for ids, _ in made)
     assert len(found) - len(dummies) == counts.conversations
     assert counts.tokens == sum(len(ids) for ids, _ in made)
     assert counts.computed_tokens >= counts.tokens
+    if not plan.padded:
+        assert counts.computed_tokens == counts.tokens
 
 
-@given(st.lists(st.integers(2, 500), min_size=1, max_size=60), st.integers(1, 4), st.integers(1, 8))
-def test_no_micro_batch_is_larger_than_equal_shares_of_the_longest(lengths: list[int], ranks: int, passes: int) -> None:
-    groups = [group for groups in layout(lengths, ranks, passes) for group in groups if group]
-    largest = max(len(group) * max(lengths[i] for i in group) for group in groups)
-    assert largest <= -(-len(lengths) // (ranks * passes)) * max(lengths)
+@given(st.data(), conversations())
+def test_nothing_predicts_the_first_token_of_a_conversation(data: st.DataObject, made: list[Tokens]) -> None:
+    """Its neighbor in the row would."""
+    for batch in batches_of(made, data.draw(plans(made)), "token_mean")[0]:
+        starts = [0] if batch.boundaries is None else batch.boundaries[:-1]
+        assert (batch.weights[:, starts] == 0).all()
 
 
 def test_a_conversation_without_a_supervised_token_is_an_error() -> None:

@@ -35,6 +35,7 @@ def test_profile_is_read_by_name_and_by_path(tmp_path: Path) -> None:
         ("gpu_memory_share = true", "`gpu_memory_share` is True, not a float"),
         ("offload = 1", "`offload` is 1, not a bool"),
         ("name = 1", "`name` is 1, not a str"),
+        ('layout = "global"', "`layout` is `global`"),
         ("ranks = 0", "`ranks` is 0"),
         ("zero_stage = 4", "`zero_stage` is 4"),
         ("gpu_memory_share = 1.5", "`gpu_memory_share` is 1.5"),

@@ -3,9 +3,10 @@ from pathlib import Path
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training.launch import row_budget_tokens
 from tulu_pipeline.training.record import Recorder, StepRecord, read_steps
 from tulu_pipeline.training.state import commit_state, newest_state, state_folder, state_identity, unfinished_folder
-from tulu_pipeline.training.zero import deepspeed_config, passes_per_step
+from tulu_pipeline.training.zero import deepspeed_config
 
 HERE = state_identity(ranks=2, zero_stage=2)
 
@@ -100,9 +101,8 @@ def test_padding_is_what_is_computed_and_not_there() -> None:
 
 
 def test_the_papers_recipe_becomes_deepspeeds_configuration() -> None:
-    config = deepspeed_config(Recipe(), Profile(ranks=4, zero_stage=3, micro_batch_conversations=2))
+    config = deepspeed_config(Recipe(), Profile(ranks=4, zero_stage=3))
     assert config["gradient_clipping"] == 1.0
-    assert config["gradient_accumulation_steps"] == 16
     assert config["bf16"] == {"enabled": True}
     assert config["zero_optimization"]["stage"] == 3
     assert config["optimizer"]["params"] == {
@@ -123,9 +123,11 @@ def test_offloading_moves_parameters_only_where_they_are_split() -> None:
     assert "offload_param" in three
 
 
-def test_passes_hold_the_whole_step_whatever_the_ranks() -> None:
-    for ranks in (1, 2, 3, 8):
-        for size in (1, 3, 4):
-            profile = Profile(ranks=ranks, micro_batch_conversations=size)
-            passes = passes_per_step(Recipe(conversations_per_step=16), profile)
-            assert passes * ranks * size >= 16 > (passes - 1) * ranks * size
+def test_a_row_holds_what_the_profile_says_and_always_the_longest_conversation() -> None:
+    recipe = Recipe(max_length_tokens=1024)
+    for profile, tokens in (
+        (Profile(micro_batch_conversations=4), 4096),
+        (Profile(micro_batch_conversations=4, row_tokens=3000), 3000),
+        (Profile(micro_batch_conversations=4, row_tokens=100), 1024),
+    ):
+        assert row_budget_tokens(recipe, profile) == tokens

@@ -1,10 +1,11 @@
-"""A step's conversations as padded micro-batches, with a weight per token that says what the loss is.
+"""A step's conversations as micro-batches, with a weight per token that says what the loss is.
 
 The loss of a step is the sum over its tokens of weight times negative log likelihood. The weights are fixed by the
-order of the conversations alone; how they are laid out over ranks and forward passes changes nothing but rounding.
-So the layout is free: conversations of like length share a micro-batch.
+order of the conversations alone; how they are laid out over ranks and forward passes (`training.plans`) changes
+nothing but rounding.
 
-Shapes: B conversations of a micro-batch, T tokens, padded on the right.
+Shapes: B rows of a micro-batch, T tokens. A row is one conversation, padded on the right; or B is 1 and the row holds
+several, end to end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.recipe import LossNorm
+from tulu_pipeline.training.packing import Lengths
+from tulu_pipeline.training.plans import StepPlan, row_boundaries
 
 Tokens = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]  # ids_T, loss mask_T
 
@@ -27,13 +30,16 @@ class MicroBatch:
 
     Attributes:
         input_ids: BT, int64; the pad id on the right.
-        attention_mask: BT, int64; 1 where there is a token.
-        weights: BT, float32; the weight in the loss of *predicting* this token; 0 for the first and for padding.
+        weights: BT, float32; the weight in the loss of *predicting* this token; 0 for the first of a conversation
+            and for padding.
+        attention_mask: BT, int64; 1 where there is a token. None of an end-to-end row.
+        boundaries: of an end-to-end row: int32, where each conversation begins, and the end. Else None.
     """
 
     input_ids: npt.NDArray[np.int64]
-    attention_mask: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
+    attention_mask: npt.NDArray[np.int64] | None
+    boundaries: npt.NDArray[np.int32] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,65 +92,40 @@ def token_weights(
     return weights
 
 
-def layout(lengths: Sequence[int], ranks: int, passes: int) -> list[list[list[int]]]:
-    """Which conversations go where: `[pass][rank]` is a list of positions, empty where there are too few.
-
-    Conversations of like length go together, and the largest padded micro-batch is as small as it can be, so little
-    is padding, no rank waits long for another, and none needs more memory than equal shares of the longest would.
-    """
-    by_length = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    low, high = max(lengths), sum(lengths) + len(lengths) * max(lengths)
-    while low < high:  # smallest budget of padded tokens with which `ranks * passes` groups are enough
-        budget = (low + high) // 2
-        if len(_groups(by_length, lengths, budget)) <= ranks * passes:
-            high = budget
-        else:
-            low = budget + 1
-    groups = _groups(by_length, lengths, low)
-    groups += [[] for _ in range(ranks * passes - len(groups))]
-    return [groups[start : start + ranks] for start in range(0, ranks * passes, ranks)]
-
-
-def _groups(by_length: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Neighbors in `by_length`, longest first, as many together as the budget of padded tokens allows."""
-    groups: list[list[int]] = []
-    for index in by_length:
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
-
-
 def step_batches(
     conversations: Sequence[Tokens],
+    plan: StepPlan,
+    lengths: Lengths,
     *,
     rank: int,
-    ranks: int,
-    passes: int,
     norm: LossNorm,
     virtual_conversations: int,
     pad_id: int,
 ) -> tuple[list[MicroBatch], StepCounts]:
-    """The micro-batches of one rank for one step, always `passes` of them, and the counts over all ranks.
+    """The micro-batches of one rank for one step, one for each pass of the plan, and the counts over all ranks.
 
-    Every rank must make as many forward passes as the others (they meet in each). Where a short step has too few
-    conversations a pass is one pad token of weight 0.
+    Where the plan has nothing for the rank in a pass, the micro-batch is two pad tokens of weight 0.
+
+    Args:
+        conversations: at the plan's positions, in that order.
+        plan: of the step.
+        lengths: of all conversations of the mixture.
+        rank: whose micro-batches.
+        norm: see `token_weights`, as for `virtual_conversations`.
+        virtual_conversations: size of a virtual micro-batch.
+        pad_id: fills up.
     """
     weights = token_weights([mask for _, mask in conversations], norm, virtual_conversations)
-    lengths = [len(ids) for ids, _ in conversations]
-    plan = layout(lengths, ranks, passes)
-    batches = [
-        _padded([conversations[i][0] for i in groups[rank]], [weights[i] for i in groups[rank]], pad_id)
-        for groups in plan
-    ]
+    lay_out = _padded if plan.padded else _end_to_end
+    batches = []
+    for pass_ in range(plan.passes):
+        row = plan.row(pass_, rank).tolist()
+        batches.append(lay_out([conversations[i][0] for i in row], [weights[i] for i in row], pad_id))
     counts = StepCounts(
         conversations=len(conversations),
-        tokens=sum(lengths),
+        tokens=sum(len(ids) for ids, _ in conversations),
         supervised_tokens=sum(int((weight > 0).sum()) for weight in weights),
-        computed_tokens=sum(
-            len(group) * max(lengths[i] for i in group) for groups in plan for group in groups if group
-        ),
+        computed_tokens=int(plan.computed_tokens(lengths).sum()),
     )
     return batches, counts
 
@@ -163,4 +144,17 @@ def _padded(
         weights_BT[index, : len(row)] = weight
     if not rows:
         attention_mask_BT[:] = 1
-    return MicroBatch(input_ids=input_ids_BT, attention_mask=attention_mask_BT, weights=weights_BT)
+    return MicroBatch(input_ids=input_ids_BT, weights=weights_BT, attention_mask=attention_mask_BT, boundaries=None)
+
+
+def _end_to_end(
+    rows: Sequence[npt.NDArray[np.integer]], weights: Sequence[npt.NDArray[np.float32]], pad_id: int
+) -> MicroBatch:
+    if not rows:
+        rows, weights = [np.full(2, pad_id, dtype=np.int64)], [np.zeros(2, dtype=np.float32)]
+    return MicroBatch(
+        input_ids=np.concatenate(rows, dtype=np.int64)[None],
+        weights=np.concatenate(weights, dtype=np.float32)[None],
+        attention_mask=None,
+        boundaries=row_boundaries(np.array([len(row) for row in rows])),
+    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tulu_pipeline.specs.recipe import Recipe
+import numpy as np
+
 from tulu_pipeline.tokens.shards import open_tokens
 from tulu_pipeline.training.batches import Tokens
-from tulu_pipeline.training.order import epoch_conversations, locate, step_order
+from tulu_pipeline.training.order import Indices, epoch_conversations, locate
 
 
 class MixtureTokens:
@@ -19,6 +20,7 @@ class MixtureTokens:
 
     Attributes:
         conversations: seen in one epoch.
+        lengths: tokens of each, by position.
     """
 
     def __init__(self, components: Sequence[tuple[Path, int]]) -> None:
@@ -26,9 +28,12 @@ class MixtureTokens:
         self._rows = [len(component) for component in self._components]
         self._repeats = [repeat for _, repeat in components]
         self.conversations = epoch_conversations(self._rows, self._repeats)
+        lengths = [
+            np.tile(each.lengths(), repeat) for each, (_, repeat) in zip(self._components, components, strict=True)
+        ]
+        self.lengths: Indices = np.concatenate(lengths)
 
-    def of_step(self, step: int, recipe: Recipe) -> list[Tokens]:
-        """What a step (counted from 0) trains on, in the order in which the loss groups it."""
-        positions = step_order(self.conversations, recipe.conversations_per_step, recipe.seed, step)
+    def at(self, positions: Indices) -> list[Tokens]:
+        """The conversations at these positions, in this order."""
         places = (locate(int(position), self._rows, self._repeats) for position in positions)
         return [self._components[component][row] for component, row in places]

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from tulu_pipeline.profile import Layout
 from tulu_pipeline.specs.recipe import Recipe
 
 
@@ -20,7 +21,9 @@ class TrainingJob(BaseModel):
         out: folder the checkpoint is exported to.
         work: folder for resumable state and the running record.
         ranks: processes.
-        passes: forward passes of each rank per step.
+        layout: see `training.plans`.
+        micro_batch_conversations: of a forward pass of the layout `padded`.
+        row_tokens: that a forward pass of the layout `step` may hold.
         threads: OpenMP threads of each rank.
         zero_stage: DeepSpeed's.
         deepspeed: its configuration.
@@ -38,7 +41,9 @@ class TrainingJob(BaseModel):
     out: Path
     work: Path
     ranks: int
-    passes: int
+    layout: Layout
+    micro_batch_conversations: int
+    row_tokens: int
     threads: int
     zero_stage: int
     deepspeed: dict[str, Any]

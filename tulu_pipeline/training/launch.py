@@ -23,7 +23,7 @@ from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.record import STEPS_FILE, TENSORBOARD_FOLDER, StepRecord, read_steps
 from tulu_pipeline.training.state import newest_state, state_identity
-from tulu_pipeline.training.zero import deepspeed_config, passes_per_step
+from tulu_pipeline.training.zero import deepspeed_config
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,9 @@ def finetune(
         out=out.absolute(),
         work=work.absolute(),
         ranks=profile.ranks,
-        passes=passes_per_step(recipe, profile),
+        layout=profile.layout,
+        micro_batch_conversations=profile.micro_batch_conversations,
+        row_tokens=row_budget_tokens(recipe, profile),
         threads=profile.threads_per_rank,
         zero_stage=profile.zero_stage,
         deepspeed=deepspeed_config(recipe, profile),
@@ -113,6 +115,12 @@ def finetune(
         # The launcher can end with code 0 although it was killed.
         raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
     return _metrics(list(read_steps(work / STEPS_FILE)), profile, resume_step, follower)
+
+
+def row_budget_tokens(recipe: Recipe, profile: Profile) -> int:
+    """Tokens that a forward pass of the layout `step` may hold: never fewer than the longest conversation."""
+    tokens = profile.row_tokens or profile.micro_batch_conversations * recipe.max_length_tokens
+    return max(tokens, recipe.max_length_tokens)
 
 
 def launcher_command(job_file: Path, device_ids: Sequence[str]) -> list[str]:
@@ -232,5 +240,6 @@ def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follow
         "resumed_from_step": resume_step,
         "ranks": profile.ranks,
         "zero_stage": profile.zero_stage,
+        "layout": profile.layout,
         "notes": follower.notes,
     }

@@ -1,8 +1,4 @@
-"""One rank of a finetuning, started by DeepSpeed's launcher: `python -m tulu_pipeline.training.worker job.json`.
-
-Shapes: B conversations of a micro-batch, T tokens, P of their positions with a supervised token, V vocabulary,
-N supervised tokens.
-"""
+"""One rank of a finetuning, started by DeepSpeed's launcher: `python -m tulu_pipeline.training.worker job.json`."""
 
 from __future__ import annotations
 
@@ -27,10 +23,13 @@ from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.tokens.own_template import load_own_template
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
+from tulu_pipeline.training.attention import use_packed_attention
 from tulu_pipeline.training.batches import MicroBatch, step_batches
 from tulu_pipeline.training.data import MixtureTokens
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.order import total_steps
+from tulu_pipeline.training.loss import micro_batch_loss
+from tulu_pipeline.training.order import step_order, total_steps
+from tulu_pipeline.training.plans import StepPlan, padded_plan, step_plan
 from tulu_pipeline.training.record import Recorder, StepRecord
 from tulu_pipeline.training.schedule import learning_rate
 from tulu_pipeline.training.state import TAG, commit_state, state_folder, state_identity, unfinished_folder
@@ -85,6 +84,8 @@ def _run(job: TrainingJob, rank: int) -> None:
             raise StageFailed("the saved state cannot be read", str(folder), "remove that folder, then run again")
     mixture = MixtureTokens(job.tokens)
     total = total_steps(mixture.conversations, recipe)
+    if job.layout == "step":
+        use_packed_attention(engine.module, engine, engine.device)
     recorder = Recorder(job.work, job.resume_step) if rank == 0 else None
     if rank == 0:
         emit({"event": "ready", "step": job.resume_step, "total": total})
@@ -94,11 +95,12 @@ def _run(job: TrainingJob, rank: int) -> None:
     for step in range(job.resume_step, total):
         started = time.perf_counter()
         rate = learning_rate(recipe, step, total)
+        plan = _plan(job, mixture, step)
         batches, counts = step_batches(
-            mixture.of_step(step, recipe),
+            mixture.at(plan.positions),
+            plan,
+            mixture.lengths,
             rank=rank,
-            ranks=job.ranks,
-            passes=job.passes,
             norm=recipe.loss_norm,
             virtual_conversations=recipe.loss_micro_batch_conversations,
             pad_id=tokenizer.pad_token_id,
@@ -133,6 +135,15 @@ def _run(job: TrainingJob, rank: int) -> None:
     _export(engine, job, rank, tokenizer, pad_is_new)
 
 
+def _plan(job: TrainingJob, mixture: MixtureTokens, step: int) -> StepPlan:
+    """Every rank makes the same one."""
+    recipe = job.recipe
+    positions = step_order(mixture.conversations, recipe.conversations_per_step, recipe.seed, step)
+    if job.layout == "padded":
+        return padded_plan(positions, ranks=job.ranks, conversations_per_row=job.micro_batch_conversations)
+    return step_plan(positions, mixture.lengths, ranks=job.ranks, budget_tokens=job.row_tokens)
+
+
 def _load_model(job: TrainingJob, tokenizer: Any) -> tuple[Any, bool]:
     """The base model, its embeddings grown by a `<pad>` where the tokenizer has none (as LLaMA's, in the original)."""
     zero3 = _Zero3Config(job.deepspeed) if job.zero_stage == 3 else None
@@ -165,21 +176,9 @@ def _optimizer_step(engine: Any, batches: list[MicroBatch], rate: float, ranks: 
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     total = torch.zeros((), device=engine.device)
-    for batch in batches:
-        input_ids_BT = torch.from_numpy(batch.input_ids).to(engine.device, non_blocking=True)
-        attention_mask_BT = torch.from_numpy(batch.attention_mask).to(engine.device, non_blocking=True)
-        weights_BT = torch.from_numpy(batch.weights).to(engine.device, non_blocking=True)
-        # Logits only where some conversation of the micro-batch has a token to predict next (P of T positions).
-        kept_P = (weights_BT[:, 1:] > 0).any(dim=0).nonzero().squeeze(1)
-        logits_BPV = engine(
-            input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False, logits_to_keep=kept_P
-        ).logits
-        weights_BP, targets_BP = weights_BT[:, kept_P + 1], input_ids_BT[:, kept_P + 1]
-        supervised_BP = weights_BP > 0
-        nll_N = torch.nn.functional.cross_entropy(
-            logits_BPV[supervised_BP].float(), targets_BP[supervised_BP], reduction="none"
-        )
-        loss = (nll_N * weights_BP[supervised_BP]).sum()
+    for index, batch in enumerate(batches):
+        engine.set_gradient_accumulation_boundary(index + 1 == len(batches))
+        loss = micro_batch_loss(engine, batch, engine.device)
         # The weights already hold every mean; DeepSpeed divides by the ranks, so that is undone.
         engine.backward(loss * ranks, scale_wrt_gas=False)
         engine.step()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tulu_pipeline.profile import Profile
@@ -12,16 +11,12 @@ from tulu_pipeline.specs.recipe import Recipe
 _BUCKET_ELEMENTS = 50_000_000
 
 
-def passes_per_step(recipe: Recipe, profile: Profile) -> int:
-    """Forward passes of each rank per optimizer step (gradient accumulation)."""
-    return math.ceil(recipe.conversations_per_step / (profile.ranks * profile.micro_batch_conversations))
-
-
 def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
     """The JSON that `deepspeed.initialize` takes.
 
     The optimizer is torch's AdamW everywhere: DeepSpeed's fused one would be compiled on the machine at start. Its
-    learning rate is set step by step (`schedule.py`), so there is no scheduler here and none to restore.
+    learning rate is set step by step (`schedule.py`), so there is no scheduler here and none to restore. Steps need
+    more or fewer forward passes; the worker says which is a step's last, so the numbers of samples here say nothing.
     """
     zero: dict[str, Any] = {
         "stage": profile.zero_stage,
@@ -44,8 +39,8 @@ def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
         if profile.zero_stage == 3:
             zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     return {
-        "train_micro_batch_size_per_gpu": profile.micro_batch_conversations,
-        "gradient_accumulation_steps": passes_per_step(recipe, profile),
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.clip_norm,
         "bf16": {"enabled": recipe.dtype == "bf16"},
         "optimizer": {

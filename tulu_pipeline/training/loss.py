@@ -1,0 +1,35 @@
+"""The loss of one forward pass: negative log likelihoods times the weights of their tokens, summed.
+
+Shapes: B conversations of a micro-batch, T tokens, P of their positions with a supervised token, V vocabulary,
+N supervised tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tulu_pipeline.training.attention import row_inputs
+from tulu_pipeline.training.batches import MicroBatch
+
+
+def micro_batch_loss(forward: Callable[..., Any], batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
+    """What the micro-batch adds to the loss of its step; `forward` calls the model."""
+    input_ids_BT = torch.from_numpy(batch.input_ids).to(device, non_blocking=True)
+    weights_BT = torch.from_numpy(batch.weights).to(device, non_blocking=True)
+    layout: dict[str, Any] = {}
+    if batch.attention_mask is not None:
+        layout["attention_mask"] = torch.from_numpy(batch.attention_mask).to(device, non_blocking=True)
+    if batch.boundaries is not None:
+        layout |= row_inputs(batch.boundaries, device)
+    # Logits only where some conversation of the micro-batch has a token to predict next (P of T positions).
+    kept_P = (weights_BT[:, 1:] > 0).any(dim=0).nonzero().squeeze(1)
+    logits_BPV = forward(input_ids=input_ids_BT, use_cache=False, logits_to_keep=kept_P, **layout).logits
+    weights_BP, targets_BP = weights_BT[:, kept_P + 1], input_ids_BT[:, kept_P + 1]
+    supervised_BP = weights_BP > 0
+    nll_N = torch.nn.functional.cross_entropy(
+        logits_BPV[supervised_BP].float(), targets_BP[supervised_BP], reduction="none"
+    )
+    return (nll_N * weights_BP[supervised_BP]).sum()

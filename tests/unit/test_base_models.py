@@ -1,11 +1,10 @@
 """What the project says of the paper's base models, against their published configurations and the paper."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from base_models import write_opt_tokenizer
 
 from flows.catalog import FAMILIES, find_model, find_tokenizer
 from flows.graph import graph_of
@@ -92,7 +91,13 @@ def test_the_sources_are_one_whole_model_and_hold_its_tokenizer(name: str) -> No
 def matrix() -> Experiment:
     models = tuple(map(find_model, PAPER))
     return Experiment(
-        name="x", title="", hypothesis="", models=models, mixtures=(single("alpaca"),), benchmarks={}, untuned=False
+        name="x",
+        title="",
+        hypothesis="",
+        models=models,
+        mixtures=(single("alpaca"),),
+        benchmarks={"gsm": ("gsm_cot",)},
+        untuned=False,
     )
 
 
@@ -121,31 +126,13 @@ def test_sizes_of_a_family_share_their_tokens() -> None:
     assert find_tokenizer("llama") == find_tokenizer("llama-65b")
 
 
-def write_opt_files(folder: Path, **config: Any) -> None:
-    """As OPT's repository has them: GPT-2's two files, control tokens in fairseq's order, no `tokenizer.json`."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    trained.train_from_iterator(["the cat sat on the mat with 12 hats and 'n' caps"] * 50, trainer)
-    trained.model.save(str(folder))
-    tokens = {role: {"content": "</s>", "lstrip": False} for role in ("bos_token", "eos_token", "unk_token")}
-    described = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "add_bos_token": True, **tokens}
-    (folder / "tokenizer_config.json").write_text(json.dumps(described | config))
-    (folder / "special_tokens_map.json").write_text(json.dumps({**tokens, "pad_token": "<pad>"}))
-
-
 TEXTS = ("the cat sat", " on  12 mats\n\n\tÜber 猫 🐪", "'n' </s> typed <s>", "")
 
 
 def test_a_tokenizer_of_two_files_is_the_one_that_transformers_makes_of_them(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    write_opt_files(tmp_path)
+    write_opt_tokenizer(tmp_path)
     ours, theirs = load_tokenizer(tmp_path, special_in_text="hf"), AutoTokenizer.from_pretrained(tmp_path)
     assert ours.bos_ids == (2,) == (theirs.bos_token_id,)
     assert ours.end_mark == "</s>" == theirs.eos_token
@@ -157,6 +144,6 @@ def test_a_tokenizer_of_two_files_is_the_one_that_transformers_makes_of_them(tmp
 
 
 def test_two_files_of_another_class_are_an_error_that_names_it(tmp_path: Path) -> None:
-    write_opt_files(tmp_path, tokenizer_class="RobertaTokenizer")
+    write_opt_tokenizer(tmp_path, tokenizer_class="RobertaTokenizer")
     with pytest.raises(BadInput, match="'RobertaTokenizer' have a meaning that is not known here"):
         load_tokenizer(tmp_path)

@@ -1,5 +1,6 @@
 """Row groups over processes: the same bytes, no process left behind, and a death is an error."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -109,6 +110,18 @@ def test_an_error_in_a_process_says_what_it_was(work: EncodeJob, tmp_path: Path)
     broken = replace(work, tokenizer=tmp_path)
     with pytest.raises(StageFailed, match=r"no `tokenizer\.json`"):
         list(encoded_groups(broken, GroupEncoder(work), processes=2, ctx=CONTEXT, work=tmp_path))
+
+
+@pytest.mark.parametrize("step", ["to_line", "run_child"])
+def test_a_process_that_cannot_be_started_is_an_error(
+    work: EncodeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*args: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(encode_ranges, step, full)
+    with pytest.raises(OSError, match="no space left"):
+        list(encoded_groups(work, GroupEncoder(work), processes=2, ctx=CONTEXT, work=tmp_path))
 
 
 def test_processes_end_with_whoever_takes_their_groups(work: EncodeJob, tmp_path: Path) -> None:

@@ -74,14 +74,13 @@ def encoded_groups(
     running: dict[int, int] = {}  # supervisors' process ids, by number
 
     def run(number: int) -> None:
-        job_file = out / f"process-{number}.json"
-        job_file.write_bytes(to_line(RangeJob(job=job, first=number, step=processes, out=out)))
-
         def on_child(pid: int) -> None:
             running[number] = pid
             ctx.on_child(pid)
 
         try:
+            job_file = out / f"process-{number}.json"
+            job_file.write_bytes(to_line(RangeJob(job=job, first=number, step=processes, out=out)))
             run_child(
                 [sys.executable, "-m", "tulu_pipeline.tokens.encode_worker", str(job_file)],
                 ctx=replace(ctx, on_child=on_child),
@@ -92,7 +91,7 @@ def encoded_groups(
         except Exception as error:  # noqa: BLE001 - raised where the groups are taken
             events.put(error)
         finally:
-            del running[number]
+            running.pop(number, None)  # it may never have started
             events.put(None)
 
     with ThreadPoolExecutor(processes) as pool:

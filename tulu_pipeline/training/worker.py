@@ -21,7 +21,7 @@ from transformers.integrations import deepspeed as transformers_deepspeed
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.tokens.own_template import load_own_template
-from tulu_pipeline.tokens.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.tokenizer import load_tokenizer, special_tokens
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
 from tulu_pipeline.training.attention import use_packed_attention
 from tulu_pipeline.training.batches import MicroBatch, step_batches
@@ -145,13 +145,16 @@ def _plan(job: TrainingJob, mixture: MixtureTokens, step: int) -> StepPlan:
 
 
 def _load_model(job: TrainingJob, tokenizer: Any) -> tuple[Any, bool]:
-    """The base model, its embeddings grown by a `<pad>` where the tokenizer has none (as LLaMA's, in the original)."""
+    """The base model; where its files name no pad token, `<pad>` is added, and the embeddings grow if they must.
+
+    As in the original: LLaMA's grow, Pythia's have room. For GPT-NeoX transformers would take `<|padding|>`.
+    """
     zero3 = _Zero3Config(job.deepspeed) if job.zero_stage == 3 else None
     if zero3 is not None:
         # Parameters are then split over the ranks as they are loaded; no rank ever holds the whole model.
         transformers_deepspeed.set_hf_deepspeed_config(zero3)
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=_DTYPES[job.recipe.dtype], local_files_only=True)
-    pad_is_new = tokenizer.pad_token is None
+    pad_is_new = not special_tokens(job.model)["pad_token"]
     if pad_is_new:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
         if len(tokenizer) > model.config.vocab_size:

@@ -119,14 +119,12 @@ class _Compiler:
         """The dataset in one chat schema; a dataset that splits long chats also follows from a tokenizer."""
         if dataset.name not in self._conversations:
             inputs = {"raw": self._download(dataset.name, dataset.sources)}
-            mode = None
             if dataset.splits_by_tokens:
-                counter = self._data_tokenizer(f"`{dataset.name}` splits long chats by their tokens")
-                inputs["tokenizer"], mode = self.tokenizer(counter), counter.mode
+                inputs["tokenizer"] = self.tokenizer(self._splits_by(dataset))
             self._conversations[dataset.name] = Artifact(
                 stage=NORMALIZE,
                 cell=dataset.name,
-                params=NormalizeParams(dataset=dataset.name, tokenizer_mode=mode, definition=dataset),
+                params=self._normalize_params(dataset),
                 inputs=inputs,
                 objects=(_ref(dataset),),
             )
@@ -136,6 +134,7 @@ class _Compiler:
         """What a dataset holds, in tokens of the experiment's tokenizer."""
         counter = self._data_tokenizer("the table of the data counts tokens")
         recipe = self.experiment.recipe
+        made = self._normalize_params(dataset)
         params = DescribeParams(
             dataset=dataset.name,
             tokenizer_mode=counter.mode if recipe.template == "tulu" else None,
@@ -143,9 +142,12 @@ class _Compiler:
             special_in_text=recipe.special_in_text,
             max_length_tokens=recipe.max_length_tokens,
             template=recipe.template,
+            # What was dropped is counted too, and is no part of what the conversations are known by: other raw rows,
+            # another converter or another version of the stage may give the same conversations.
+            normalize_version=NORMALIZE.version,
+            normalize_seed=made.seed,
+            normalize_tokenizer_mode=made.tokenizer_mode,
         )
-        # What was dropped is counted too, and is no part of what the conversations are known by: other raw rows or
-        # another converter may give the same conversations.
         inputs = {
             "conversations": self.conversations(dataset),
             "raw": self._download(dataset.name, dataset.sources),
@@ -284,6 +286,13 @@ class _Compiler:
     def _described(self) -> tuple[str, ...]:
         of_mixtures = (part.dataset for mixture in self.experiment.mixtures for part in mixture.components)
         return self.experiment.data_table or tuple(dict.fromkeys(of_mixtures))
+
+    def _normalize_params(self, dataset: Dataset) -> NormalizeParams:
+        mode = self._splits_by(dataset).mode if dataset.splits_by_tokens else None
+        return NormalizeParams(dataset=dataset.name, tokenizer_mode=mode, definition=dataset)
+
+    def _splits_by(self, dataset: Dataset) -> PretrainedTokenizer:
+        return self._data_tokenizer(f"`{dataset.name}` splits long chats by their tokens")
 
     def _data_tokenizer(self, reason: str) -> PretrainedTokenizer:
         if self.experiment.data_tokenizer is not None:

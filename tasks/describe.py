@@ -26,6 +26,8 @@ class DescribeParams:
         tokenizer_mode, loss_span, special_in_text, max_length_tokens, template: as a model would see the conversations.
         shown: how many conversations are shown token by token.
         seed: draws them.
+        normalize_version, normalize_seed, normalize_tokenizer_mode: what decides, beside the raw files and the dataset,
+            which rows normalize dropped or changed: it tells of them outside of what its conversations are known by.
     """
 
     dataset: str
@@ -36,6 +38,9 @@ class DescribeParams:
     template: Template = added_field(default="tulu")
     shown: int = 8
     seed: int = 42
+    normalize_version: int = added_field(default=0)
+    normalize_seed: int = added_field(default=0)
+    normalize_tokenizer_mode: TokenizerMode | None = added_field(default=None)
 
 
 def run_describe(job: Job[DescribeParams], ctx: RunContext) -> Metrics:

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import flows.graph as graph_module
 from flows.catalog import EXPERIMENTS, find_experiment
 from flows.graph import every_artifact, graph_of, versions_lock
 from flows.select import select
 from perf.matrix import DATASETS, METRICS
 from perf.matrix import EXPERIMENT as MATRIX
+from tasks.describe import DESCRIBE
+from tasks.normalize import NORMALIZE
 from tulu_pipeline.artifacts.artifact import Graph
+from tulu_pipeline.artifacts.canonical import to_plain
 from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import Component, Mixture
@@ -59,6 +63,14 @@ def test_a_mixture_copies_nothing_and_a_cap_makes_one_node() -> None:
         "llama+dataset_0",
         "llama+dataset_1",
     ]
+
+
+def test_another_version_of_normalize_describes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = graph_of(MATRIX).by_name["describe[dataset_0]"].params
+    monkeypatch.setattr(graph_module, "NORMALIZE", dataclasses.replace(NORMALIZE, version=NORMALIZE.version + 1))
+    after = graph_of(MATRIX).by_name["describe[dataset_0]"].params
+    assert to_plain(before) != to_plain(after)
+    assert set(NORMALIZE.env) <= set(DESCRIBE.env)
 
 
 def test_a_component_that_is_not_there_is_named_with_close_matches() -> None:

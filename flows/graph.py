@@ -166,7 +166,7 @@ class _Compiler:
         params = MixParams(
             dataset=dataset.name,
             cap=cap,
-            seed=mixture.seed,
+            seed=42 if cap is None else mixture.seed,  # without a cap nothing is drawn
             whole_cap=component.weight is not None,
             deduplicate=component.deduplicate,
             languages=tuple(sorted(component.languages)),

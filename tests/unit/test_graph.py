@@ -65,6 +65,16 @@ def test_a_mixture_copies_nothing_and_a_cap_makes_one_node() -> None:
     ]
 
 
+def test_a_seed_that_draws_nothing_moves_no_key() -> None:
+    def params(seed: int, cap: int | None) -> object:
+        component = Component(dataset="dataset_0", cap=cap, deduplicate="exact")
+        mixture = Mixture(name="pure", components=(component,), seed=seed)
+        return to_plain(graph_of(with_mixtures(mixture)).by_name["mix[pure/dataset_0]"].params)
+
+    assert params(1, None) == params(2, None)
+    assert params(1, 5) != params(2, 5)
+
+
 def test_another_version_of_normalize_describes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     before = graph_of(MATRIX).by_name["describe[dataset_0]"].params
     monkeypatch.setattr(graph_module, "NORMALIZE", dataclasses.replace(NORMALIZE, version=NORMALIZE.version + 1))

@@ -26,6 +26,8 @@ PACKED = "tulu_packed"  # transformers takes names with `flash`, `flex`, `sdpa` 
 _PROBE_LENGTHS = (5, 3, 9)
 # Of the largest logit. In fp32 it is rounding; in bf16, with 8 bits to a number, rounding of every layer.
 _TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
+# Soft caps of scores (Gemma 2), sinks (gpt-oss), biases by distance: a short probe need not show the first.
+_LACKING = ("softcap", "s_aux", "position_bias")
 _FIX = 'write layout = "padded" in the profile'
 
 
@@ -41,7 +43,7 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each conversation of a row; transformers calls it in every layer.
 
@@ -49,12 +51,16 @@ def packed_attention(
     makes a mask of T x T.
 
     Raises:
-        BadInput: the model did not hand on where the conversations begin.
+        BadInput: the model did not hand on where the conversations begin, or its attention does what this does not.
     """
+    name = type(module).__name__
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None:
-        raise BadInput(f"`{type(module).__name__}` is not told where conversations begin", "layout `step`", _FIX)
+        raise BadInput(f"`{name}` is not told where conversations begin", "layout `step`", _FIX)
+    lacking = [option for option in _LACKING if others.get(option) is not None]
+    if lacking:
+        raise BadInput(f"`{name}` wants `{lacking[0]}`, which rows end to end do not have", "layout `step`", _FIX)
     window = None if sliding_window is None or sliding_window >= max_length_q else sliding_window
-    if dropout == 0.0 and window is None and _has_varlen(query_BHTD):
+    if dropout == 0.0 and window is None and _has_varlen(query_BHTD, value_BHTD):
         query_THD, key_THD, value_THD = (each[0].transpose(0, 1) for each in (query_BHTD, key_BHTD, value_BHTD))
         out_THD = varlen_attn(
             query_THD,
@@ -71,8 +77,8 @@ def packed_attention(
         return out_THD[None], None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = zip(*(each.split(lengths, dim=2) for each in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
-    out_BHTD = torch.cat([_causal(query, key, value, window, scaling, dropout) for query, key, value in parts], dim=2)
-    return out_BHTD.transpose(1, 2).contiguous(), None
+    outs = [_causal(query, key, value, window, scaling, dropout).transpose(1, 2) for query, key, value in parts]
+    return torch.cat(outs, dim=1), None
 
 
 AttentionInterface.register(PACKED, packed_attention)
@@ -102,7 +108,7 @@ def _causal(
     )
 
 
-def _has_varlen(query: torch.Tensor) -> bool:
+def _has_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
     """Flash attention wants an Ampere GPU or newer, half precision and heads that its tiles fit."""
     size = query.shape[-1]
     return (
@@ -110,6 +116,7 @@ def _has_varlen(query: torch.Tensor) -> bool:
         and query.dtype in (torch.bfloat16, torch.float16)
         and size % 8 == 0
         and size <= 256
+        and value.shape[-1] == size
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
     )
 

@@ -93,6 +93,12 @@ def test_a_users_file_is_in_no_lock_and_is_no_drift(tree: Path) -> None:
     assert drift(tree, mine) == ""
 
 
+def test_a_users_object_called_as_one_of_the_lock_is_no_drift(tree: Path) -> None:
+    accept(tree)
+    ref = ObjectRef(name="dataset alpaca", version=77, module="/home/me/mine.py")
+    assert drift(tree, replace(artifact(), objects=(ref,))) == ""
+
+
 REACHED = {
     "the stage": ("tasks/toy.py", "return [", "return [0, "),
     "the object": ("tulu_pipeline/datasets/alpaca.py", "half(2)", "half(3)"),
@@ -257,6 +263,19 @@ def test_file_beside_a_users_file_that_it_imports_is_part_of_the_key(tmp_path: P
     assert shop.statuses(users(shop, mine)) == {"normalize[mine]": Status.HIT}
     (tmp_path / "beside.py").write_text("X = 2")
     assert shop.statuses(users(shop, mine)) == {"normalize[mine]": Status.MISS}
+
+
+def test_code_of_this_project_that_a_users_file_imports_moves_no_key_of_its(tree: Path) -> None:
+    for folder in (tree / "home", tree):
+        mine = folder / "mine.py"
+        write(folder, "mine.py", "from tulu_pipeline.datasets.parts import half\nfrom beside import X\n")
+        write(folder, "beside.py", "from tulu_pipeline import deep\nX = 1\n")
+        before = fingerprint([str(mine)])
+        write(tree, "tulu_pipeline/datasets/parts.py", f"def half(x):\n    return x / {len(str(mine))}")
+        write(tree, "tulu_pipeline/deep/__init__.py", f"DEEP = {len(str(mine))}")
+        assert fingerprint([str(mine)]) == before
+        write(folder, "beside.py", "X = 2\n")
+        assert fingerprint([str(mine)]) != before
 
 
 def test_place_of_a_users_file_moves_no_key(tmp_path: Path) -> None:

@@ -73,12 +73,12 @@ class VersionsLock:
         self.path.write_text(json.dumps(self.units, indent=1, sort_keys=True) + "\n")
 
     def _drift(self, artifact: Artifact) -> str:
+        if any(is_users(ref.module) for ref in artifact.objects):
+            return ""  # its code's fingerprint is part of the key; what it is called may stand in the lock for another
         unit = unit_of(artifact)
         known = self.units.get(unit)
         if known is None:
-            # With a user's file it never is: there the code's fingerprint is part of the key.
-            users = any(is_users(ref.module) for ref in artifact.objects)
-            return "" if users else f"{unit} is not in {self.path.name}"
+            return f"{unit} is not in {self.path.name}"
         if known["versions"] != versions_of(artifact):
             return f"{unit}: versions {versions_of(artifact)}, the lock has {known['versions']}"
         if all(self._raw_hash(path) == sha256 for path, sha256 in known["files"].items()):
@@ -169,7 +169,10 @@ def _builtins(artifact: Artifact) -> list[Builtin]:
 
 
 def _closure(modules: Iterable[str]) -> set[Path]:
-    """Files of the modules and of the modules they reach, the framework and other projects left out."""
+    """Files of the modules and of the modules they reach, the framework and other projects left out.
+
+    A user's file reaches its neighbors alone: what it takes from this project has versions of its own.
+    """
     found: set[Path] = set()
     queue = [path for module in modules if (path := _file(module, None)) is not None]
     while queue:
@@ -178,7 +181,8 @@ def _closure(modules: Iterable[str]) -> set[Path]:
             found.add(path)
             found.update(_data(path))
             beside = None if _is_ours(path) else path.parent
-            queue.extend(file for name in _read(path).names if (file := _file(name, beside)) is not None)
+            reached = (_file(name, beside) for name in _read(path).names)
+            queue.extend(file for file in reached if file is not None and (beside is None or not _is_ours(file)))
     return found
 
 

@@ -191,6 +191,15 @@ def test_what_is_no_conversation_is_dropped_once(dataset: Dataset, value: Any) -
     assert row.reason
 
 
+def test_a_dropped_conversation_may_be_called_as_a_piece_of_another(tmp_path: Path) -> None:
+    rows: list[Any] = [{"id": "abc_0", "conversations": chat(5)}, {"id": "abc", "conversations": chat(5, 5)}]
+    (tmp_path / "one.json").write_text(json.dumps(rows))
+    made = list(convert_rows(DATASET, {"one.json": tmp_path / "one.json"}, 42, tokens_said))
+    assert [row.row_id if isinstance(row, BrokenRow) else getattr(row, "id", "") for row in made] == [
+        "abc_0", "sharegpt_abc_0",
+    ]  # fmt: skip
+
+
 def test_an_id_that_comes_again_or_is_missing_gives_rows_of_their_own(tmp_path: Path) -> None:
     ids: list[Any] = ["a", "b", "a", "a~2", None, "a", "", 7]
     rows = [{"conversations": chat(5, 5)} | ({} if name is None else {"id": name}) for name in ids]

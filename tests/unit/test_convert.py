@@ -52,7 +52,6 @@ def test_rows_come_out_in_file_order_each_as_alone() -> None:
     [
         (["a", "b", "a"], "two rows have the id `a`, the first at f:1", "alpaca, f:3"),
         (["a", "b", "b", "a", "b"], "two rows have the id `b`, the first at f:2", "alpaca, f:3"),
-        (["broken 1", "a", "broken 1"], "two rows have the id `broken 1`, the first at f:1", "alpaca, f:3"),
         (["", ""], "two rows have the id ``, the first at f:1", "alpaca, f:2"),
     ],
 )
@@ -62,6 +61,47 @@ def test_the_first_id_that_comes_twice_is_named_with_both_places(
     with pytest.raises(BadInput) as caught:
         list(convert_rows(dataset([kind(row_id) for row_id in ids]), {}, 42))
     assert (caught.value.what, caught.value.where) == (what, where)
+
+
+def test_a_row_that_is_no_conversation_takes_no_id() -> None:
+    def read(files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:
+        yield BrokenRow("a", "f:1", "broken")
+        yield RawRow("a", "f:2", {"instruction": "no output"})
+        yield RawRow("a", "f:3", {"instruction": "Say a.", "output": "a"})
+        yield BrokenRow("a", "f:4", "broken")
+
+    made = replace(alpaca.DATASET, read=read)
+    assert [isinstance(row, Conversation) for row in convert_rows(made, {}, 42)] == [False, False, True, False]
+    rows = [*made.read({}), *made.read({})]
+    with pytest.raises(BadInput, match="the first at f:3"):
+        list(convert_rows(replace(made, read=lambda files: iter(rows)), {}, 42))
+
+
+@pytest.mark.parametrize("stage", ["read", "draw", "split"])
+def test_an_id_that_is_no_unicode_breaks_its_row_alone(stage: str) -> None:
+    def halves(row: RawRow, count_tokens: object) -> Iterator[RawRow | ChangedRow]:
+        yield ChangedRow(f"{row.row_id}\udc80", row.where, "split")
+        yield replace(row, row_id=f"{row.row_id}\udc80" if row.row_id == "b" else row.row_id)
+
+    draw = Draw(stratum=lambda row: "", parts=lambda stratum: {"": 9})
+    made = {
+        "read": dataset(["a", "b\udc80", "é"]),
+        "draw": dataset(["a", "b\udc80", "é"], draw=draw),
+        "split": dataset(["a", "b", "é"], split=halves),
+    }[stage]
+    rows = [row for row in convert_rows(made, {}, 42) if not isinstance(row, ChangedRow)]
+    (broken,) = (row for row in rows if isinstance(row, BrokenRow))
+    assert (broken.row_id, broken.where, broken.reason) == ("b\\udc80", "f:2", "its id is not valid Unicode")
+    assert [row.id for row in rows if isinstance(row, Conversation)] == ["alpaca_a", "alpaca_é"]
+
+
+@pytest.mark.parametrize("name", ["id", "license", "language"])
+def test_what_stands_beside_the_messages_is_unicode_too(name: str) -> None:
+    made = alpaca.DATASET
+    spoiled = replace(made, convert=lambda row, rng: replace(made.convert(row, rng), **{name: "a\ud800"}))
+    row = convert_row(spoiled, RawRow("1", "f:1", {"instruction": "Say a.", "output": "a"}), 42)
+    assert isinstance(row, BrokenRow)
+    assert row.reason == f"its {name} is not valid Unicode"
 
 
 def test_two_ids_of_one_hash_are_two_ids() -> None:

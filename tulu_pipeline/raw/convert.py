@@ -6,9 +6,10 @@ import json
 import random
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 from tulu_pipeline.chat.draw import RowStreams, row_random
 from tulu_pipeline.chat.schema import Conversation
@@ -24,6 +25,7 @@ from tulu_pipeline.specs.dataset import (
     check_conversation,
 )
 
+_Row = TypeVar("_Row", RawRow | BrokenRow, RawRow | BrokenRow | ChangedRow)
 _AFTER_DATASET = attrgetter(*(field.name for field in fields(Conversation)[1:]))
 
 
@@ -44,7 +46,7 @@ def convert_rows(
         on_left_out: told, for a dataset that draws, how many rows were not drawn.
 
     Raises:
-        BadInput: a file cannot be read as a whole, or two rows have one id.
+        BadInput: a file cannot be read as a whole, or two conversations would have one id.
         StageFailed: the converter stopped on a row with an error of its own.
     """
     streams = RowStreams(seed, dataset.name)
@@ -53,11 +55,17 @@ def convert_rows(
         if isinstance(row, ChangedRow):
             yield row
             continue
-        hashes.append(hash(row.row_id))
-        yield row if isinstance(row, BrokenRow) else _converted(dataset, row, streams.of(row.row_id))
+        made = row if isinstance(row, BrokenRow) else _converted(dataset, row, streams.of(row.row_id))
+        if isinstance(made, Conversation):
+            hashes.append(hash(row.row_id))
+        yield made
     if suspects := _repeated(hashes):
         rows = _rows(dataset, files, seed, count_tokens, lambda count: None)
-        _check_ids(dataset, (row for row in rows if hash(row.row_id) in suspects))
+        again = (row for row in rows if isinstance(row, RawRow) and hash(row.row_id) in suspects)
+        _check_ids(
+            dataset,
+            (row for row in again if isinstance(_converted(dataset, row, streams.of(row.row_id)), Conversation)),
+        )
 
 
 def convert_row(dataset: Dataset, row: RawRow, seed: int) -> Conversation | BrokenRow:
@@ -73,12 +81,14 @@ def _rows(
     on_left_out: Callable[[int], None],
 ) -> Iterator[RawRow | BrokenRow | ChangedRow]:
     """What there is to convert: the rows read, drawn and split."""
+
+    def read() -> Iterator[RawRow | BrokenRow]:
+        return map(_with_plain_id, dataset.read(files))
+
     if dataset.draw is None:
-        rows = dataset.read(files)
+        rows = read()
     else:
-        rows = drawn(
-            lambda: dataset.read(files), dataset.draw, seed=seed, dataset=dataset.name, on_left_out=on_left_out
-        )
+        rows = drawn(read, dataset.draw, seed=seed, dataset=dataset.name, on_left_out=on_left_out)
     return _split(dataset, rows, count_tokens)
 
 
@@ -89,7 +99,17 @@ def _split(
         if dataset.split is None or isinstance(row, BrokenRow):
             yield row
         else:
-            yield from dataset.split(row, count_tokens)
+            yield from map(_with_plain_id, dataset.split(row, count_tokens))
+
+
+def _with_plain_id(row: _Row) -> _Row | BrokenRow:
+    """The row; a broken one, under an id that can be written, where its own is not valid Unicode."""
+    if _is_unicode(row.row_id):
+        return row
+    plain = row.row_id.encode(errors="backslashreplace").decode()
+    if isinstance(row, RawRow):
+        return BrokenRow(plain, row.where, "its id is not valid Unicode", _shown(row.value))
+    return replace(row, row_id=plain)
 
 
 def _repeated(hashes: array[int]) -> set[int]:
@@ -100,17 +120,17 @@ def _repeated(hashes: array[int]) -> set[int]:
     return set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
 
 
-def _check_ids(dataset: Dataset, suspects: Iterator[RawRow | BrokenRow | ChangedRow]) -> None:
+def _check_ids(dataset: Dataset, suspects: Iterator[RawRow]) -> None:
     """Raises BadInput for the first row with an id that was there before; two ids may also have one hash by chance."""
     first: dict[str, str] = {}
     for row in suspects:
-        if isinstance(row, ChangedRow):
-            continue
         if row.row_id in first:
+            column = dataset.id_column
             raise BadInput(
-                f"two rows have the id `{row.row_id}`, the first at {first[row.row_id]}",
+                f"two rows have the id `{row.row_id}`, the first at {first[row.row_id]}"
+                + (f": the column `{column}` repeats" if column else ""),
                 f"{dataset.name}, {row.where}",
-                "make `read` give each its own",
+                'leave `"id"` out of `names`, and rows are numbered' if column else "make `read` give each its own",
             )
         first[row.row_id] = row.where
 
@@ -121,7 +141,7 @@ def _converted(dataset: Dataset, row: RawRow, rng: random.Random) -> Conversatio
         check_conversation(conversation)
         _check_unicode(conversation)
     except RowDropped as reason:
-        return BrokenRow(row.row_id, row.where, str(reason), json.dumps(row.value, ensure_ascii=False, default=str))
+        return BrokenRow(row.row_id, row.where, str(reason), _shown(row.value))
     except TuluError:
         raise
     except Exception as error:
@@ -136,10 +156,22 @@ def _converted(dataset: Dataset, row: RawRow, rng: random.Random) -> Conversatio
 
 
 def _check_unicode(conversation: Conversation) -> None:
-    for message in conversation.messages:
-        if message.content.isascii():
-            continue
-        try:
-            message.content.encode()
-        except UnicodeEncodeError:
-            raise RowDropped("not valid Unicode") from None
+    if not all(_is_unicode(message.content) for message in conversation.messages):
+        raise RowDropped("not valid Unicode")
+    for name in ("id", "license", "language"):
+        if not _is_unicode(getattr(conversation, name)):
+            raise RowDropped(f"its {name} is not valid Unicode")
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -110,6 +110,7 @@ class Dataset:
         converter_version: bumped when `read`, `draw`, `split` or `convert` gives other conversations.
         paper: Table 1's row.
         sample: "2,017 of 20,022" when this is less than the original; shown wherever the name is.
+        id_column: the column that rows are called by, where a user named one; told when it repeats.
         examples: worked examples, run by the tests.
         variants: other ways to make it, by variant name.
     """
@@ -129,6 +130,7 @@ class Dataset:
     splits_by_tokens: bool = False
     paper: PaperCounts | None = None
     sample: str = ""
+    id_column: str = ""
     examples: tuple[Example, ...] = ()
     variants: Mapping[str, Dataset] = field(default_factory=dict)
 

@@ -62,12 +62,13 @@ def find_model(name: str) -> PretrainedModel:
 
 
 def find_tokenizer(name: str) -> PretrainedTokenizer:
-    """A tokenizer by its name or that of a model, or of a folder that holds a `tokenizer.json`."""
+    """A tokenizer by its name or that of a model, or of a folder that holds a `tokenizer.json` or a `vocab.json`."""
     folder = Path(name)
-    if (folder / "tokenizer.json").is_file():
+    if any((folder / each).is_file() for each in ("tokenizer.json", "vocab.json")):
+        files = [*sorted(folder.glob("*token*")), folder / "vocab.json", folder / "merges.txt"]
         return PretrainedTokenizer(
             name=folder.resolve().name,
-            sources={each.name: LocalFile(path=str(each)) for each in sorted(folder.glob("*token*")) if each.is_file()},
+            sources={each.name: LocalFile(path=str(each)) for each in files if each.is_file()},
         )
     models = [model for family in FAMILIES.all() for model in family.models]
     known = {model.tokenizer.name: model.tokenizer for model in models}

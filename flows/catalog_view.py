@@ -49,7 +49,9 @@ def list_kind(kind: str) -> list[tuple[str, ...]]:
 
 def _pretrained(model: PretrainedModel) -> str:
     tokens = model.pretraining_tokens
-    return f"{tokens / 1e12:g}T tokens of pretraining" if tokens else "untrained"
+    if not tokens:
+        return "untrained"
+    return f"pretrained on {f'{tokens / 1e12:g}T' if tokens >= 1e12 else f'{tokens / 1e9:g}B'} tokens"
 
 
 def show_json(name: str, store: Store) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from base_models import write_opt_tokenizer
 
 from flows.catalog import FAMILIES, find_model, find_tokenizer
+from flows.catalog_view import list_kind
 from flows.graph import graph_of
 from tulu_pipeline.artifacts.source import HubModel
 from tulu_pipeline.errors import BadInput
@@ -126,6 +127,13 @@ def test_sizes_of_a_family_share_their_tokens() -> None:
     assert find_tokenizer("llama") == find_tokenizer("llama-65b")
 
 
+def test_the_list_tells_size_pretraining_and_license() -> None:
+    rows = {row[0]: row[1:] for row in list_kind("models")}
+    assert rows["llama-30b"] == ("32,528,943,616 parameters, pretrained on 1.4T tokens", "LLaMA (non-commercial)")
+    assert rows["opt-6.7b"] == ("6,658,473,984 parameters, pretrained on 180B tokens", "OPT (non-commercial)")
+    assert rows["tiny"][0].endswith("untrained")
+
+
 TEXTS = ("the cat sat", " on  12 mats\n\n\tÜber 猫 🐪", "'n' </s> typed <s>", "")
 
 
@@ -140,6 +148,7 @@ def test_a_tokenizer_of_two_files_is_the_one_that_transformers_makes_of_them(tmp
     for text, encoding in zip(TEXTS, ours.encode_texts(TEXTS, after_end_mark=False), strict=True):
         assert [*ours.bos_ids, *encoding.ids] == theirs(text).input_ids, text
     assert special_tokens(tmp_path)["pad_token"] == "<pad>"
+    assert sorted(find_tokenizer(str(tmp_path)).sources) == sorted(path.name for path in tmp_path.iterdir())
     assert load_tokenizer(tmp_path).fingerprint == load_tokenizer(tmp_path).fingerprint != ours.fingerprint
 
 

@@ -17,7 +17,7 @@ from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.raw.convert import convert_rows
 from tulu_pipeline.raw.own import own_dataset
-from tulu_pipeline.specs.dataset import BrokenRow, Dataset
+from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, Dataset
 
 DOC = Path(__file__).parents[2] / "docs" / "own_data.md"
 HELLO = (Message("user", "Hello?"), Message("assistant", "Hello."))
@@ -137,8 +137,35 @@ def test_a_row_without_its_id_is_dropped_and_an_id_that_comes_twice_is_refused(t
     row = LAYOUTS["prompt_completion"]
     made = own(tmp_path, [row | {"id": "a"}, row, row | {"id": ""}], names={"id": "id"})
     assert [row.reason for row in made[1:]] == ["no `id` to name it by"] * 2
-    with pytest.raises(BadInput, match="two rows have the id `a`"):
-        own(tmp_path, [row | {"id": "a"}] * 2, names={"id": "id"})
+    error = refused(tmp_path, [row | {"key": "a"}] * 2, names={"id": "key"})
+    assert error.what == "two rows have the id `a`, the first at rows.jsonl:1: the column `key` repeats"
+    assert error.fix == 'leave `"id"` out of `names`, and rows are numbered'
+
+
+def test_files_that_differ_in_their_endings_alone_are_numbered(tmp_path: Path) -> None:
+    for file in ("rows.jsonl", "rows.parquet", "1-rows.jsonl"):
+        FORMATS[file.removeprefix("1-")](tmp_path / file, [LAYOUTS["messages"]])
+    dataset = own_dataset("mine", ["rows.jsonl", "rows.parquet", "1-rows.jsonl"], module=str(tmp_path / "mine.py"))
+    assert list(dataset.sources) == ["1-rows.jsonl", "2-rows.parquet", "3-1-rows.jsonl"]
+    files = {name: tmp_path / name[2:] for name in dataset.sources}
+    ids = [row.id for row in convert_rows(dataset, files, 42) if isinstance(row, Conversation)]
+    assert ids == ["mine_1-rows_0", "mine_2-rows_0", "mine_3-1-rows_0"]
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "rows.parquet"])
+def test_of_several_licenses_all_apply(tmp_path: Path, file: str) -> None:
+    stated = [["MIT", "Apache-2.0"], ["MIT"], [], None]
+    made = own(tmp_path, [LAYOUTS["messages"] | {"terms": each} for each in stated], file, names={"license": "terms"})
+    assert [row.license for row in made] == ["MIT AND Apache-2.0", "MIT", "", ""]
+
+
+def test_a_language_is_a_code_of_iso_639_1_or_none_and_this_is_told(tmp_path: Path) -> None:
+    stated = ["pt_BR", "EN", "nb", "eng", "English", 7, None, ""]
+    made = own(tmp_path, [LAYOUTS["messages"] | {"lang": each} for each in stated], names={"language": "lang"})
+    assert [row.language for row in made if isinstance(row, Conversation)] == ["pt", "en", "no", "", "", "", "", ""]
+    told = [row for row in made if isinstance(row, ChangedRow)]
+    assert [(row.row_id, row.text) for row in told] == [("rows_3", "eng"), ("rows_4", "English"), ("rows_5", "7")]
+    assert {row.reason for row in told} == {"`lang` is no code of ISO 639-1"}
 
 
 @pytest.mark.parametrize(
@@ -227,7 +254,7 @@ def test_paths_count_from_the_calling_file_and_several_files_keep_their_order(tm
     hub = HubFile(repo="me/chats", path="data/train.parquet", revision="0" * 40)
     files = ["rows.jsonl", Path("../rows.jsonl"), hub, PinnedFile(url="https://example.org/x.json?download=true")]
     dataset = own_dataset("mine", files, module=module)
-    assert list(dataset.sources) == ["1-rows.jsonl", "2-rows.jsonl", "train.parquet", "x.json"]
+    assert list(dataset.sources) == ["1-rows.jsonl", "2-rows.jsonl", "3-train.parquet", "4-x.json"]
     first, second = (dataset.sources[name] for name in ("1-rows.jsonl", "2-rows.jsonl"))
     assert isinstance(first, LocalFile)
     assert isinstance(second, LocalFile)
@@ -236,14 +263,16 @@ def test_paths_count_from_the_calling_file_and_several_files_keep_their_order(tm
 
 
 def test_what_is_asked_for_is_part_of_the_version() -> None:
-    def version(**options: Any) -> int:
-        return own_dataset("mine", "x.jsonl", module="/mine.py", **options).converter_version
+    def version(files: Any = "x.jsonl", **options: Any) -> int:
+        return own_dataset("mine", files, module="/mine.py", **options).converter_version
 
     versions = [
         version(),
         version(columns="messages"),
         version(names={"prompt": "q"}),
         version(names={"prompt": "q", "completion": "a"}),
+        version(files=["x.jsonl", "y.jsonl"]),
+        version(files=["y.jsonl", "x.jsonl"]),
     ]
     assert len(set(versions)) == len(versions)
     assert version(names={"completion": "a", "prompt": "q"}) == versions[3]

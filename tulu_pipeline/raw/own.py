@@ -17,15 +17,16 @@ from tulu_pipeline.artifacts.canonical import canonical_json, sha256_text
 from tulu_pipeline.artifacts.source import Builtin, HubFile, HubModel, LocalFile, Source
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput, unknown_name
+from tulu_pipeline.mixing.language import plain_code
 from tulu_pipeline.raw.fields import object_of
 from tulu_pipeline.raw.layouts import LAYOUTS, Layout, Names, check_columns, messages_of
 from tulu_pipeline.raw.parquet import ParquetRows
 from tulu_pipeline.raw.readers import read_json_arrays, read_json_lines
-from tulu_pipeline.specs.dataset import BrokenRow, Dataset, RawRow
+from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, CountTokens, Dataset, RawRow
 
 Columns = Literal["auto", "messages", "sharegpt", "prompt_completion", "alpaca"]
 
-_VERSION = 1  # bumped when rows give other conversations
+_VERSION = 2  # bumped when rows give other conversations
 _ABOUT_A_ROW = ("id", "license", "language")
 _ROWS_LOOKED_AT = 20
 _ENDING = re.compile(r"\.(jsonl|ndjson|json)(\.gz)?$|\.parquet$")
@@ -57,8 +58,8 @@ def own_dataset(
             it has.
         names: what the files call the layout's columns, or the keys within messages, where they have other names:
             `names={"prompt": "question", "completion": "answer"}`. Three more are looked up only if named here:
-            `id` (unique; else ids are the file's name and the row's number), `license` (SPDX) and `language`
-            (ISO 639-1).
+            `id` (unique; else ids are the file's name and the row's number), `license` (SPDX; of a list all apply)
+            and `language` (ISO 639-1, a region may follow; anything else counts as none, and is told).
         license: of the rows that have none of their own; an SPDX id where there is one.
         title: for people; "" takes the name.
         citation: for people.
@@ -83,7 +84,9 @@ def own_dataset(
         if column not in known:
             raise unknown_name("column", column, known, where)
     listed = [files] if isinstance(files, str | Path) or not isinstance(files, Sequence) else list(files)
-    identity = canonical_json([_VERSION, columns, renamed])
+    sources = _sources(listed, Path(module).resolve().parent, where)
+    # The arguments may come from outside the module; a key sorts the sources, the rows keep their order.
+    identity = canonical_json([_VERSION, columns, renamed, list(sources)])
     return Dataset(
         name=name,
         module=module,
@@ -91,22 +94,40 @@ def own_dataset(
         citation=citation,
         license=license,
         url=url,
-        sources=_sources(listed, Path(module).resolve().parent, where),
+        sources=sources,
         read=partial(_read, layouts, renamed),
+        split=partial(_told, renamed) if "language" in renamed else None,
         convert=partial(_convert, name, layouts, renamed),
-        converter_version=int(sha256_text(identity)[:8], 16),  # the arguments may come from outside the module
+        converter_version=int(sha256_text(identity)[:8], 16),
+        id_column=renamed.get("id", ""),
     )
 
 
 def _convert(name: str, layouts: tuple[Layout, ...], names: Names, row: RawRow, rng: random.Random) -> Conversation:
     value = object_of(row.value)
     messages = messages_of(value, layouts, names, rng)
-    license_, language = (_of_row(value, names, column) for column in ("license", "language"))
-    return Conversation(name, f"{name}_{row.row_id}", messages, license=license_, language=language.partition("-")[0])
+    license_, (language, _) = _license(value, names), _language(value, names)
+    return Conversation(name, f"{name}_{row.row_id}", messages, license=license_, language=language)
 
 
-def _of_row(value: Mapping[str, Any], names: Names, column: str) -> str:
-    return str(value.get(names[column]) or "") if column in names else ""
+def _license(value: Mapping[str, Any], names: Names) -> str:
+    stated = value.get(names["license"]) if "license" in names else None
+    return " AND ".join(str(each) for each in (stated if isinstance(stated, list) else [stated]) if each)
+
+
+def _language(value: Mapping[str, Any], names: Names) -> tuple[str, str]:
+    """The row's ISO 639-1 code, and what is stated instead of one."""
+    stated = value.get(names["language"]) if "language" in names else None
+    code = plain_code(stated) if isinstance(stated, str) else ""
+    return (code, "") if re.fullmatch("[a-z]{2}", code) else ("", str(stated or ""))
+
+
+def _told(names: Names, row: RawRow, count_tokens: CountTokens | None) -> Iterator[RawRow | BrokenRow | ChangedRow]:
+    """The row as it is, behind what is wrong with its language."""
+    stated = _language(row.value, names)[1] if isinstance(row.value, dict) else ""
+    if stated:
+        yield ChangedRow(row.row_id, row.where, f"`{names['language']}` is no code of ISO 639-1", stated)
+    yield row
 
 
 def _columns(layouts: Sequence[Layout]) -> list[str]:
@@ -115,7 +136,7 @@ def _columns(layouts: Sequence[Layout]) -> list[str]:
 
 
 def _sources(files: Sequence[str | Path | Source], folder: Path, where: str) -> dict[str, Source]:
-    """Sources under their files' names, told apart by a number where two have one name."""
+    """Sources under their files' names; all are numbered where two differ in nothing or in their endings alone."""
     if not files:
         raise BadInput("there are no files", where, "name at least one")
     named: list[tuple[str, Source]] = []
@@ -133,17 +154,19 @@ def _sources(files: Sequence[str | Path | Source], folder: Path, where: str) -> 
                 f"cannot tell the format of `{name or place}`", where, "name it .jsonl, .json, .parquet, or .jsonl.gz"
             )
         named.append((name, source))
-    all_names = [name for name, _ in named]
-    return {
-        name if all_names.count(name) == 1 else f"{number}-{name}": source
-        for number, (name, source) in enumerate(named, 1)
-    }
+    if len({_stem(name) for name, _ in named}) == len(named):
+        return dict(named)
+    return {f"{number}-{name}": source for number, (name, source) in enumerate(named, 1)}
+
+
+def _stem(name: str) -> str:
+    return _ENDING.sub("", name)
 
 
 def _read(layouts: tuple[Layout, ...], names: Names, files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:
     """Rows of all files; a file of which no row has the wanted columns is refused."""
     for name, path in files.items():
-        stem = _ENDING.sub("", name)
+        stem = _stem(name)
         for row in _rows(layouts, names, name, path):
             own = replace(row, row_id=f"{stem}_{row.row_id}")
             yield _under_its_id(own, names["id"]) if "id" in names and isinstance(own, RawRow) else own

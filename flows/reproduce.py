@@ -36,6 +36,8 @@ from tulu_pipeline.settings import read_settings
 
 log = logging.getLogger(__name__)
 
+_INTERRUPTED_DRAIN_SECONDS = 2.0
+
 
 @flow(
     name="reproduce",
@@ -208,11 +210,8 @@ def _server() -> Iterator[bool]:
     url = PREFECT_API_URL.value()
     if not url:
         log.info("starting a Prefect server for this run; set PREFECT_API_URL to use one that runs")
-        with private_server() as own, temporary_settings({PREFECT_API_URL: own}):
-            try:
-                yield False
-            finally:
-                send_what_waits()
+        with private_server() as own, temporary_settings({PREFECT_API_URL: own}), _sending_what_waits():
+            yield False
         return
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
@@ -222,10 +221,19 @@ def _server() -> Iterator[bool]:
             url,
             "`prefect server start`, or unset PREFECT_API_URL, or run with `--runner local`",
         )
-    try:
+    with _sending_what_waits():
         yield True
-    finally:
-        send_what_waits()
+
+
+@contextmanager
+def _sending_what_waits() -> Iterator[None]:
+    """At the end of the block; whoever interrupts it is not kept waiting for the view of it."""
+    try:
+        yield
+    except BaseException:
+        send_what_waits(_INTERRUPTED_DRAIN_SECONDS)
+        raise
+    send_what_waits()
 
 
 @contextmanager

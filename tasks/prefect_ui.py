@@ -131,10 +131,10 @@ def forward_logs() -> None:
             logger.addHandler(_RunLog())
 
 
-def send_what_waits() -> None:
-    """Send the log lines and state changes that still wait, before their server goes."""
-    APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
-    EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+def send_what_waits(seconds: float = _DRAIN_SECONDS) -> None:
+    """Send the log lines and state changes that still wait, before their server goes; so long for each at most."""
+    APILogWorker.drain_all(timeout=seconds)
+    EventsWorker.drain_all(timeout=seconds)
 
 
 def _cell(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable
@@ -121,18 +122,29 @@ def test_nothing_outlives_a_run_that_is_ended(number: signal.Signals, tmp_path: 
         PREFECT_API_URL="",
         PREFECT_HOME=str(tmp_path / "prefect"),
         MARK=mark,
+        PYTHONFAULTHANDLER="1",
     )
     log = tmp_path / "run.log"
     try:
         wait_for(lambda: (tmp_path / "started").exists(), 120, log)
         wait_for(lambda: len(marked(mark)) >= 5, 10, log)  # the run, two supervisors, the server, the child
         run.send_signal(number)
-        assert run.wait(30) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert ended(run, log) == (130 if number == signal.SIGINT else -signal.SIGKILL)
         wait_for(lambda: not marked(mark), 5, log)
     finally:
         run.kill()
     (tmp_path / "endless").unlink()
     assert tulu("run", asked.experiment, "--until", "normalize", "--runner", "local", cwd=tmp_path).returncode == 0
+
+
+def ended(run: subprocess.Popen[str], log: Path) -> int:
+    """The exit code; where a run does not end, what each of its threads is at is part of the error."""
+    try:
+        return run.wait(60)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGABRT)
+        run.wait(10)
+        raise AssertionError(log.read_text()) from None
 
 
 def wait_for(what: Callable[[], bool], seconds: float, log: Path) -> None:

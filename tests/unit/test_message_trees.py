@@ -92,6 +92,21 @@ def test_a_path_that_ends_in_a_question_is_left_out_and_told() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_a_tree_may_be_deeper_than_the_stack(rule: str) -> None:
+    tree = node("a1199")
+    for number in reversed(range(1199)):
+        tree = node(f"{'qa'[number % 2]}{number}", tree)
+    assert ends(RULES[rule], tree)[-1] == "a1199"
+    assert len(ends(RULES[rule], tree)) == (600 if rule == "every_reply" else 1)
+    assert reasons(RULES[rule], tree) == []
+    below = tree
+    while below["replies"]:
+        (below,) = below["replies"]
+    below["text"] = None
+    assert reasons(RULES[rule], tree) == ["a message without `message_id` or `text`"]
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_a_tree_without_an_answer_or_with_a_deleted_root_is_dropped_once(rule: str) -> None:
     (row,) = split(RULES[rule], node("q1"))
     assert isinstance(row, BrokenRow)

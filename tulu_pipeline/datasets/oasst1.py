@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -78,9 +78,9 @@ def _split(rule: _Rule, row: RawRow, count_tokens: CountTokens | None) -> Iterat
     try:
         root = _checked(row.value["prompt"] if isinstance(row.value, dict) and "prompt" in row.value else None)
     except RowDropped as why:
-        yield BrokenRow(row.row_id, row.where, str(why), json.dumps(row.value, default=str))
+        yield BrokenRow(row.row_id, row.where, str(why), _shown(row.value))
         return
-    found = list(_paths(rule, root, ()))
+    found = list(_paths(rule, root))
     paths = [path for path, reason in found if not reason]
     if not paths:
         yield BrokenRow(row.row_id, row.where, "no path ends in an answer", root["text"])
@@ -114,29 +114,38 @@ def _checked(node: object) -> _Node:
     return node
 
 
-def _paths(rule: _Rule, node: _Node, above: tuple[_Node, ...]) -> Iterator[tuple[tuple[_Node, ...], str]]:
-    """Paths through `node` as (messages, ""), and where one is lost as (messages, reason)."""
-    path = (*above, node)
-    if node.get("deleted") and not rule.deleted:
-        yield path, _DELETED
-        return
-    is_answer, replies = node["role"] == "assistant", node["replies"]
-    ends = is_answer and (rule.every_reply or not replies)
-    if ends:
-        yield path, ""
-    followed = replies
-    if rule.best_reply:
-        alive = (reply for reply in replies if not reply.get("deleted"))
-        followed = sorted(alive, key=_quality, reverse=True)[:1]
-    goes_on = False
-    for reply in followed:
-        for found, reason in _paths(rule, reply, path):
-            goes_on = goes_on or not reason
-            yield found, reason
-    if not is_answer and not replies:
-        yield path, _QUESTION
-    elif is_answer and not ends and not goes_on:
-        yield path, _NO_LEAF
+def _paths(rule: _Rule, root: _Node) -> Iterator[tuple[tuple[_Node, ...], str]]:
+    """Paths of a tree as (messages, ""), and where one is lost as (messages, reason).
+
+    Without recursion: a tree may be deeper than Python's stack.
+    """
+    found = 0
+    waiting: list[tuple[tuple[_Node, ...], int | None]] = [((root,), None)]
+    while waiting:
+        path, found_before = waiting.pop()
+        node = path[-1]
+        is_answer, replies = node["role"] == "assistant", node["replies"]
+        ends = is_answer and (rule.every_reply or not replies)
+        if found_before is not None:  # all that hangs on the message has been walked
+            if not is_answer and not replies:
+                yield path, _QUESTION
+            elif is_answer and not ends and found == found_before:
+                yield path, _NO_LEAF
+        elif node.get("deleted") and not rule.deleted:
+            yield path, _DELETED
+        else:
+            waiting.append((path, found))
+            waiting.extend(((*path, reply), None) for reply in reversed(_followed(rule, replies)))
+            if ends:
+                found += 1
+                yield path, ""
+
+
+def _followed(rule: _Rule, replies: Sequence[_Node]) -> Sequence[_Node]:
+    if not rule.best_reply:
+        return replies
+    alive = (reply for reply in replies if not reply.get("deleted"))
+    return sorted(alive, key=_quality, reverse=True)[:1]
 
 
 def _quality(node: _Node) -> float:
@@ -199,7 +208,14 @@ def _grown(rows: list[Any]) -> Iterator[RawRow | BrokenRow]:
 
 
 def _unplaced(row: RawRow, reason: str) -> BrokenRow:
-    return BrokenRow(row.row_id, row.where, reason, json.dumps(row.value, default=str))
+    return BrokenRow(row.row_id, row.where, reason, _shown(row.value))
+
+
+def _shown(value: object) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except RecursionError:
+        return "nested too deeply to be shown"
 
 
 def _by_name(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Tokenizers of every shape for which words are cut, small, and with merges wherever their shape lets them be."""
+"""Small tokenizers: of every shape for which words are cut, with merges wherever their shape lets them be; and of kinds
+of models that have special tokens among the pieces they make of text."""
 
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -92,13 +93,37 @@ def write_byte_level(folder: Path, name: str, seed: int, *, vocabulary: int = 70
     return _write(folder, model, normalizer, splitter, added, CONTROL)
 
 
+def write_whole_pieces(folder: Path, kind: Literal["unigram", "word_level"]) -> Path:
+    """A tokenizer whose model takes `</s>` for a piece like any other, as its trainer leaves it."""
+    corpus = ["some words </ s > < / and letters a b c, 1 2 3 "] * 20
+    if kind == "unigram":
+        trained = Tokenizer(models.Unigram())
+        trained.pre_tokenizer = pre_tokenizers.Metaspace()
+        trained.train_from_iterator(
+            corpus,
+            trainers.UnigramTrainer(
+                vocab_size=60, special_tokens=list(CONTROL), unk_token=CONTROL[0], show_progress=False
+            ),
+        )
+    else:
+        trained = Tokenizer(models.WordLevel(unk_token=CONTROL[0]))
+        trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trained.train_from_iterator(
+            corpus, trainers.WordLevelTrainer(special_tokens=list(CONTROL), show_progress=False)
+        )
+    description = json.loads(trained.to_str())
+    return _write(folder, description["model"], None, description["pre_tokenizer"], (), CONTROL)
+
+
 def _write(
     folder: Path, model: Any, normalizer: Any, splitter: Any, added: tuple[str, ...], special: tuple[str, ...]
 ) -> Path:
     flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    vocabulary = model["vocab"]
+    if model["type"] == "Unigram":
+        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
     tokens = [
-        {"id": model["vocab"][token], "content": token, "normalized": False, "special": True} | flags
-        for token in special
+        {"id": vocabulary[token], "content": token, "normalized": False, "special": True} | flags for token in special
     ]
     for token in added:
         place = model["vocab"].setdefault(token, len(model["vocab"]))

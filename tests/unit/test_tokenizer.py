@@ -5,10 +5,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fast_tokenizers import write_whole_pieces
+from tokenizers import Tokenizer
 
+from tulu_pipeline.chat.options import SpecialInText
+from tulu_pipeline.chat.spans import Span
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.control_tokens import ControlTokens
+from tulu_pipeline.tokens.encoded import id_type
+from tulu_pipeline.tokens.marked_text import marked
+from tulu_pipeline.tokens.plain_text import PlainText
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
+
+SPECIAL_IN_TEXT: tuple[SpecialInText, ...] = ("literal", "hf")
 
 
 @pytest.fixture
@@ -99,3 +110,43 @@ def test_missing_and_broken_files_are_named(changed: Any, tmp_path: Path) -> Non
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInput, match="cannot be built"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "word_level"])
+def test_a_special_piece_of_the_model_is_kept_from_text_alone(tmp_path: Path, kind: Any) -> None:
+    folder = write_whole_pieces(tmp_path, kind)
+    literal, taken = (load_tokenizer(folder, special_in_text=how) for how in SPECIAL_IN_TEXT)
+    original = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in ("some words and letters", "a 1 b 2, unknown: ä", ""):
+        plain = original.encode(text, add_special_tokens=False).ids
+        for tokenizer in (literal, taken):
+            assert tokenizer.encode_texts([text], after_end_mark=False)[0].ids == plain
+    typed = ["a </s> b</s>"]
+    assert 2 not in literal.encode_texts(typed, after_end_mark=True)[0].ids
+    assert taken.encode_texts(typed, after_end_mark=True)[0].ids.count(2) == 2
+    assert literal.names.id_to_token(literal.end_mark_id) == "</s>"
+    assert ControlTokens.of(literal) == ControlTokens.of(taken)
+    assert literal.fingerprint != taken.fingerprint
+
+
+def test_a_tokenizer_whose_text_cannot_be_kept_apart_is_refused(changed: Any, llama_like: Path) -> None:
+    model = json.loads((llama_like / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    # Merges that make `</s>` of its characters.
+    pieces = [piece for piece in ("<", "/", "s", ">", "</", "</s") if piece not in model["vocab"]]
+    model["vocab"] |= {piece: len(model["vocab"]) + place for place, piece in enumerate(pieces)}
+    model["merges"] = ["< /", "</ s", "</s >"]
+    folder = changed(model=model)
+    with pytest.raises(BadInput, match="`</s>` typed in a message becomes the control token") as caught:
+        load_tokenizer(folder)
+    assert "special_in_text=hf" in caught.value.fix
+    load_tokenizer(folder, special_in_text="hf")
+
+
+def test_text_that_still_becomes_a_control_token_is_an_error(llama_like: Path) -> None:
+    tokenizer = load_tokenizer(llama_like)
+    newline = tokenizer.encode_texts(["\n"], after_end_mark=False)[0].ids[-1]
+    plain = PlainText(tokenizer.opening, tokenizer.following, id_type(tokenizer.vocabulary_size), frozenset([newline]))
+    texts = marked([[Span("b", [0], [True])], [Span("b\n", [0], [True])]], strips=False)
+    assert len(plain.encode(texts, np.array([True, False]), bos_ids=(newline,), max_length_tokens=9)) == 1
+    with pytest.raises(BadInput, match="becomes a control token of this tokenizer: 'b\\\\n'"):
+        plain.encode(texts, np.array([True, True]), bos_ids=(), max_length_tokens=9)

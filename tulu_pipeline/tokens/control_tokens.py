@@ -69,7 +69,7 @@ class ControlTokens:
     @staticmethod
     def of(tokenizer: ChatTokenizer) -> ControlTokens:
         """The control tokens of a tokenizer."""
-        added = tokenizer.opening.get_added_tokens_decoder()
+        added = tokenizer.names.get_added_tokens_decoder()
         special = {token_id: token for token_id, token in added.items() if token.special}
         longest_first = sorted((token.content for token in special.values()), key=len, reverse=True)
         return ControlTokens(

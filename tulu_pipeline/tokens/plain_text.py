@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from tulu_pipeline.chat.spans import Span
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.encoded import Encoded
 from tulu_pipeline.tokens.marked_text import MarkedText
 
@@ -20,15 +21,27 @@ class PlainText:
         opening: for texts that open a conversation.
         following: for texts after a control token.
         id_type: of the ids.
+        never_text: ids that no text may become.
     """
 
-    def __init__(self, opening: Tokenizer, following: Tokenizer, id_type: type[np.unsignedinteger]) -> None:
+    def __init__(
+        self,
+        opening: Tokenizer,
+        following: Tokenizer,
+        id_type: type[np.unsignedinteger],
+        never_text: frozenset[int] = frozenset(),
+    ) -> None:
         self._opening, self._following, self._id_type = opening, following, id_type
+        self._never_text = never_text
 
     def encode(
         self, texts: MarkedText, rows: npt.NDArray[np.bool_], *, bos_ids: tuple[int, ...], max_length_tokens: int
     ) -> list[Encoded]:
-        """Ids and masks of the conversations at which `rows` is true, on as many threads as the tokenizer likes."""
+        """Ids and masks of the conversations at which `rows` is true, on as many threads as the tokenizer likes.
+
+        Raises:
+            BadInput: a text becomes a control id, which nothing but a tokenizer of an unknown kind lets happen.
+        """
         conversations = list(texts.conversations(rows))
         opening = [span.text for spans in conversations for span in spans[:1]]
         following = [span.text for spans in conversations for span in spans[1:]]
@@ -52,6 +65,12 @@ class PlainText:
         ids: list[int] = list(bos_ids)
         mask: list[npt.NDArray[np.bool_]] = [np.zeros(len(ids), dtype=bool)]
         for span, encoding in zip(spans, encodings, strict=True):
+            if not self._never_text.isdisjoint(encoding.ids):
+                raise BadInput(
+                    f"text becomes a control token of this tokenizer: {span.text[:80]!r}",
+                    "tokenizer",
+                    "leave the row out, or write special_in_text=hf in the recipe",
+                )
             count = len(encoding.ids)
             ids += encoding.ids
             token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=count)

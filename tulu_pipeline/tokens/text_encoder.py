@@ -96,6 +96,7 @@ def text_encoder(
     following: tuple[Mapping[str, Any], Tokenizer],
     *,
     special_is_text: bool,
+    never_text: frozenset[int],
     id_type: type[np.unsignedinteger],
 ) -> TextEncoder:
     """The encoder of a tokenizer.
@@ -104,10 +105,11 @@ def text_encoder(
         opening: `tokenizer.json` as parsed and as built, for texts that open a conversation.
         following: likewise, for texts that follow a control token.
         special_is_text: special tokens typed in a text stay text.
+        never_text: ids that then stand for no text.
         id_type: of the ids.
     """
     cuts = find_cuts(opening[0], following[0], special_is_text=special_is_text)
-    plain = PlainText(opening[1], following[1], id_type)
+    plain = PlainText(opening[1], following[1], id_type, never_text)
     if isinstance(cuts, str):
         return TextEncoder(plain, cuts, id_type)
     backend = opening[1]

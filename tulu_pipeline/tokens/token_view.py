@@ -136,7 +136,7 @@ def shown_record(conversation: Conversation, view: TokenView) -> dict[str, Any]:
 
 
 def _control(token_id: int, tokenizer: ChatTokenizer, *, supervised: bool) -> Token:
-    name = tokenizer.opening.id_to_token(token_id) or f"<{token_id}>"
+    name = tokenizer.names.id_to_token(token_id) or f"<{token_id}>"
     return Token(id=token_id, text=name, shown=name, supervised=supervised, control=True)
 
 
@@ -176,7 +176,7 @@ def _bytes_of(name: str, *, byte_level: bool) -> bytes:
 
 def _is_byte_level(tokenizer: ChatTokenizer) -> bool:
     """Whether the vocabulary is written in letters that stand for bytes (GPT-2's), rather than in text."""
-    known = tokenizer.opening.token_to_id
+    known = tokenizer.names.token_to_id
     return known("<0x0A>") is None and all(known(letter) is not None for letter in _byte_letters())
 
 

@@ -22,6 +22,7 @@ from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.encoded import id_type
 from tulu_pipeline.tokens.gpt2_files import from_gpt2_files, has_gpt2_files
 from tulu_pipeline.tokens.llama_shape import LEGACY, NONLEGACY, is_llama
+from tulu_pipeline.tokens.special_pieces import made_of_text, special_ids, without_pieces
 from tulu_pipeline.tokens.text_encoder import TextEncoder, text_encoder
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -36,6 +37,7 @@ class ChatTokenizer:
 
     Attributes:
         opening: for the text that opens a conversation. following: for text after an end mark.
+        names: for what ids and control tokens are called; it is not for text.
         bos_ids: what the tokenizer puts before everything: one id, or none for families without BOS.
         end_mark_id: the id that ends an assistant's message. end_mark: its text.
         strips_at_end_mark: white space around an end mark is swallowed (`v2023_slow`).
@@ -46,6 +48,7 @@ class ChatTokenizer:
 
     opening: Tokenizer = field(repr=False)
     following: Tokenizer = field(repr=False)
+    names: Tokenizer = field(repr=False)
     bos_ids: tuple[int, ...]
     end_mark_id: int
     end_mark: str
@@ -100,8 +103,18 @@ def load_tokenizer(
             "name the end-of-sequence token there",
         )
     shapes = [_for_mode(description, tokenizer_mode, file, follows) for follows in (False, True)]
-    opening = _build(shapes[0], special_in_text)
-    following = _build(shapes[1], special_in_text) if shapes[1] != shapes[0] else opening
+    opening, following = _backends(shapes, special_in_text)
+    names = opening
+    specials = special_ids(names, description["model"]) if special_in_text == "literal" else {}
+    if made_of_text(specials, (opening, following)):
+        shapes = [without_pieces(shape, specials) for shape in shapes]
+        opening, following = _backends(shapes, special_in_text)
+        if still := made_of_text(specials, (opening, following)):
+            raise BadInput(
+                f"`{still[0]}` typed in a message becomes the control token, {len(still)} such in all",
+                str(file),
+                "write special_in_text=hf in the recipe, which is what then happens",
+            )
     vocabulary_size = max(original.get_vocab(with_added_tokens=True).values()) + 1
     bos_ids = _bos_ids(original)
     probe = [opening.encode(_PROBE[0]).ids, following.encode(_PROBE[1]).ids]
@@ -109,6 +122,7 @@ def load_tokenizer(
     return ChatTokenizer(
         opening=opening,
         following=following,
+        names=names,
         bos_ids=bos_ids,
         end_mark_id=end_mark_id,
         end_mark=end_mark,
@@ -119,6 +133,7 @@ def load_tokenizer(
             (shapes[0], opening),
             (shapes[1], following),
             special_is_text=special_in_text == "literal",
+            never_text=frozenset(specials.values()),
             id_type=id_type(vocabulary_size),
         ),
     )
@@ -150,6 +165,11 @@ def special_tokens(folder: Path) -> dict[str, str]:
     map_file = folder / "special_tokens_map.json"
     named = read_json(map_file) if map_file.is_file() else {}
     return {role: token_text(config.get(role)) or token_text(named.get(role)) for role in _ROLES}
+
+
+def _backends(shapes: Sequence[dict[str, Any]], special_in_text: SpecialInText) -> tuple[Tokenizer, Tokenizer]:
+    opening = _build(shapes[0], special_in_text)
+    return opening, _build(shapes[1], special_in_text) if shapes[1] != shapes[0] else opening
 
 
 def _build(description: dict[str, Any], special_in_text: SpecialInText) -> Tokenizer:

@@ -23,7 +23,7 @@ def write_tulu_template(folder: Path) -> None:
         BadInput: the folder holds no tokenizer that can be used.
     """
     tokenizer = load_tokenizer(folder)
-    bos = "".join(tokenizer.opening.id_to_token(token_id) or "" for token_id in tokenizer.bos_ids)
+    bos = "".join(tokenizer.names.id_to_token(token_id) or "" for token_id in tokenizer.bos_ids)
     config_file = folder / "tokenizer_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config["chat_template"] = bos + _TEMPLATE.read_text(encoding="utf-8").removesuffix("\n")

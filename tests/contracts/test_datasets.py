@@ -39,14 +39,17 @@ def test_worked_examples_come_out_as_written(dataset: Dataset) -> None:
 def test_a_worked_example_is_a_conversation_as_all_are(dataset: Dataset) -> None:
     for example in dataset.examples:
         check(example.conversation)
+        assert all(message.content.strip() for message in example.conversation.messages)
 
 
 def check(conversation: Conversation) -> None:
-    """What every conversation owes: turns that alternate, questions that ask something, and an id of its dataset."""
+    """What every conversation owes: turns that alternate, an id of its dataset, and a language's code or none.
+
+    A question may be blank where the raw row has it so, as in the original.
+    """
     roles = [message.role for message in conversation.messages if message.role != "system"]
     assert roles == ["user", "assistant"] * (len(roles) // 2)
     assert roles
-    assert all(message.content.strip() for message in conversation.messages if message.role == "user")
     assert conversation.id.startswith(f"{conversation.dataset.partition(':')[0]}_")
     assert re.fullmatch("|[a-z]{2,3}", conversation.language)
 
@@ -104,6 +107,26 @@ def test_a_row_that_is_no_conversation_is_dropped_with_a_reason(dataset: Dataset
     assert dropped.reason
 
 
+_BLANK = {
+    "alpaca": {"instruction": " ", "input": "", "output": "So."},
+    "dolly": {"instruction": "", "context": "", "response": "So."},
+    "flan_v2": {"inputs": "", "targets": "So."},
+    "cot": {"inputs": " ", "targets": "So."},
+    "sharegpt": {"conversations": [{"from": "human", "value": ""}, {"from": "gpt", "value": "So."}]},
+    "oasst1": [{"role": "prompter", "text": " "}, {"role": "assistant", "text": "So."}],
+    "unnatural_instructions": {"instruction": "", "input": "", "constraints": "None.", "output": "So."},
+}
+
+
+@pytest.mark.parametrize("name", _BLANK)
+def test_a_row_with_a_blank_question_stays_as_in_the_original(name: str) -> None:
+    dataset = next(each for each in DATASETS if each.name == name)
+    row = convert_row(dataset, RawRow("3", "file:4", _BLANK[name]), 42)
+    assert isinstance(row, Conversation)
+    assert row.messages[1].content.strip() == "So."
+    check(row)
+
+
 def test_mixtures_are_the_papers() -> None:
     human, both = MIXTURES["human_mix"], MIXTURES["human_gpt_mix"]
     assert [part.dataset for part in human.components] == ["flan_v2", "cot", "dolly", "oasst1"]
@@ -151,6 +174,7 @@ def test_every_published_row_is_kept_or_accounted_for(mirror: Path, name: str, k
     assert len({conversation.id for conversation in conversations}) == kept
     for conversation in conversations:
         check(conversation)
+        assert all(message.content.strip() for message in conversation.messages if message.role == "user")
     if dataset.sample:
         assert dataset.sample.startswith(f"{kept + dropped:,} of ")
 

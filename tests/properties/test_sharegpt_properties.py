@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,24 @@ def test_the_papers_splitter_gives_the_round_behind_one_too_long_a_cut_of_its_ow
     ]  # fmt: skip
     assert list(pieces(FIXED, turns)) == ["x_0", "x_4"]
     assert reasons(FIXED, turns) == [("x", "round of more than 2,048 tokens")]
+
+
+def test_the_fixed_splitter_loses_a_round_with_a_blank_question() -> None:
+    turns = chat(10, 10, 10, 10, 10, 10)
+    turns[2]["value"] = " "
+
+    def no_tokens(texts: Sequence[str]) -> list[int]:
+        return [10] * len(texts)
+
+    assert DATASET.split is not None
+    assert FIXED.split is not None
+    raw = RawRow("x", "part1.json:9", {"conversations": turns})
+    assert list(DATASET.split(raw, no_tokens)) == [replace(raw, row_id="x_0")]
+    assert list(FIXED.split(raw, no_tokens)) == [
+        RawRow("x_0", raw.where, {"conversations": turns[:2]}),
+        ChangedRow("x", raw.where, "round with a blank question", json.dumps(turns[2:4])),
+        RawRow("x_4", raw.where, {"conversations": turns[4:]}),
+    ]
 
 
 @pytest.mark.parametrize("dataset", [DATASET, FIXED], ids=lambda dataset: dataset.name)

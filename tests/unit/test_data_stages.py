@@ -82,7 +82,7 @@ def test_normalize_keeps_good_rows_and_accounts_for_the_others(run: Any, tmp_pat
         {"instruction": "x"},
         good_row(4),
         good_row(5) | {"output": ""},
-        good_row(6) | {"instruction": ""},
+        {"output": "x"},
     ]
     out, metrics = run(NORMALIZE, NORMALIZE_ALPACA, raw=raw_folder(tmp_path / "raw", rows))
     assert metrics == {
@@ -90,7 +90,7 @@ def test_normalize_keeps_good_rows_and_accounts_for_the_others(run: Any, tmp_pat
         "not_drawn": 0,
         "kept": 3,
         "dropped": 2,
-        "dropped_by_reason": {"no `output`": 1, "empty instruction": 1},
+        "dropped_by_reason": {"no `output`": 1, "no `instruction`": 1},
         "changed": 0,
         "changed_by_reason": {},
         "rounds_mean": 1.0,
@@ -100,7 +100,7 @@ def test_normalize_keeps_good_rows_and_accounts_for_the_others(run: Any, tmp_pat
     assert conversations[1].messages[1] == Message("assistant", "0 1 2 3")
     assert [(row["row_id"], row["where"], row["reason"]) for row in dropped_rows(out)] == [
         ("1", "alpaca_data.json:7", "no `output`"),
-        ("4", "alpaca_data.json:20", "empty instruction"),
+        ("4", "alpaca_data.json:20", "no `instruction`"),
     ]
 
 

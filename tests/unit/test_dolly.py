@@ -20,7 +20,6 @@ ROW = {"instruction": "Who?", "context": "", "response": "Ida.", "category": "op
         ({"response": None}, "no `response`"),
         ({"response": ["Ida."]}, "`response` is no text"),
         ({"context": 3}, "`context` is no text"),
-        ({"instruction": "  "}, "empty instruction"),
         ({"instruction": None}, "no `instruction`"),
     ],
 )

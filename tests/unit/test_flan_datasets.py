@@ -37,7 +37,7 @@ def flan_row(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("dataset", [flan_v2.DATASET, cot.DATASET], ids=lambda dataset: dataset.name)
-def test_a_flan_row_without_a_target_is_dropped_and_one_with_an_empty_target_stays(dataset: Dataset) -> None:
+def test_a_flan_row_without_a_text_is_dropped_and_one_with_an_empty_text_stays(dataset: Dataset) -> None:
     values: list[Any] = [
         {"inputs": "Why?"},
         {"inputs": "Why?", "targets": None},
@@ -51,7 +51,7 @@ def test_a_flan_row_without_a_target_is_dropped_and_one_with_an_empty_target_sta
         "no `targets`",
         "no `targets`",
         "no `inputs`",
-        "empty user message",
+        "",
         "`targets` is no text",
         "no JSON object",
         "",

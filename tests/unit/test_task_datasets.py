@@ -96,7 +96,6 @@ def test_super_ni_shows_the_positive_examples_there_are(examples: list[Any], sho
         ({"Instances": [{"id": "a", "output": ["woof"]}]}, "no `input`"),
         ({"Instances": ["dog"]}, "no JSON object"),
         ({"Definition": []}, "empty `Definition`"),
-        ({"Definition": [" "]}, "empty definition"),
         ({"Definition": None}, "no `Definition`"),
         ({"Positive Examples": None}, "no `Positive Examples`"),
         ({"Positive Examples": [{"input": "cow"}]}, "no `output`"),
@@ -214,11 +213,11 @@ def test_each_instance_of_unnatural_instructions_is_a_conversation_of_its_own(tm
 
 
 def test_a_row_of_unnatural_instructions_that_lacks_something_is_dropped() -> None:
-    values = [unnatural(output=None), unnatural(input=3), unnatural(instruction=" "), unnatural(constraints=["x"])]
+    values = [unnatural(output=None), unnatural(input=3), unnatural(instruction=None), unnatural(constraints=["x"])]
     rows = [convert_row(unnatural_instructions.DATASET, RawRow("0_0", "x:1", value), 42) for value in values]
     assert [getattr(row, "reason", "") for row in rows] == [
         "no `output`",
         "`input` is no text",
-        "empty instruction",
+        "no `instruction`",
         "`constraints` is no text",
     ]

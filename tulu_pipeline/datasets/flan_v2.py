@@ -12,8 +12,8 @@ Variants: draw anew from fourteen submixes, by the paper's proportions (those of
     The CoT submixes of AI2's dump are published; the twelve others are expected in `raw/flan_v2/<submix>.jsonl`.
     The hub's Open-Orca/FLAN has all of them as Parquet (296 GB); SirNeural/flan_v2 has no t0_fsopt.
 
-Deviations from the paper: none in the default. Rows without a target are dropped; rows whose target is an empty text
-stay, as in the original. Where a submix has fewer rows than its share, all are taken; the original stopped.
+Deviations from the paper: none in the default. Rows without a target are dropped; rows whose prompt or target is an
+empty text stay, as in the original. Where a submix has fewer rows than its share, all are taken; the original stopped.
 """
 
 from __future__ import annotations

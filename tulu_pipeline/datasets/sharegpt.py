@@ -19,7 +19,8 @@ default: the original's, which is FastChat's with one repair, slips included. A 
 `fixed`: a question and the answer behind it are a round wherever they stand, and no round is lost that fits. Turns
     that belong to none (a leading answer, the first of two questions) are left out, and since what follows them has
     lost its context, a new piece begins there, as it does behind a round that is too long. Conversations with a turn
-    of system, bing or an unknown sender are dropped whole.
+    of system, bing or an unknown sender are dropped whole. A round whose question is blank is left out as one that is
+    too long is; the default keeps it, as the original did.
 `sample`: 998 pieces of another edition of the same conversations, ShareGPT_V3_unfiltered_cleaned_split, which was
     cleaned and split by others (a third of them begin with an answer), run through the default splitter once more.
     It has no address of its own and comes from a mirror, by its hash.
@@ -62,6 +63,7 @@ _REFUSED = ("system", "bing")
 _TOO_LONG = f"round of more than {_MAX_TOKENS:,} tokens"
 _LAST_LOST = "last round, which the splitter loses"
 _STRAY = "turn that belongs to no round"
+_NO_QUESTION = "round with a blank question"
 
 _Turn = Mapping[str, Any]
 
@@ -174,14 +176,16 @@ def _cut_fixed(turns: Sequence[_Turn], tokens: Sequence[int]) -> Iterator[_Part]
         is_round = roles[end : end + 2] == ["user", "assistant"]
         width = 2 if is_round else 1
         of_round = sum(tokens[end : end + width])
-        fits = is_round and of_round <= _MAX_TOKENS
-        if end > start and (not fits or total + of_round > _MAX_TOKENS):
+        lost = "" if is_round and turns[end]["value"].strip() else _NO_QUESTION if is_round else _STRAY
+        if not lost and of_round > _MAX_TOKENS:
+            lost = _TOO_LONG
+        if end > start and (lost or total + of_round > _MAX_TOKENS):
             yield _Part(start, end, True)
             start, total = end, 0
         end += width
         total += of_round
-        if not fits:
-            yield _Part(start, end, False, _TOO_LONG if is_round else _STRAY)
+        if lost:
+            yield _Part(start, end, False, lost)
             start, total = end, 0
     if end > start:
         yield _Part(start, end, True)
@@ -232,7 +236,7 @@ _FULL = Dataset(
     split=partial(_split, _cut_paper),
     splits_by_tokens=True,
     convert=_convert,
-    converter_version=1,
+    converter_version=2,
     paper=PaperCounts(instances=168_864, mean_rounds=3.2, mean_prompt_tokens=71.0, mean_completion_tokens=357.8),
     examples=(
         Example(

@@ -113,8 +113,6 @@ def _convert(row: RawRow, rng: random.Random) -> Conversation:
     fields = object_of(row.value)
     instance = object_of(fields.get("instance"))
     definition = _first_text(fields, "Definition").strip()
-    if not definition:
-        raise RowDropped("empty definition")
     given, output = text_of(instance, "input"), _first_text(instance, "output")
     if row.part == "few_shot":
         prompt = _few_shot_prompt(definition, _exemplars(fields, rng), given)

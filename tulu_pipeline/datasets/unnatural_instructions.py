@@ -27,7 +27,7 @@ from tulu_pipeline.raw.instances import split_instances
 from tulu_pipeline.raw.instructions import instruction_messages
 from tulu_pipeline.raw.readers import json_lines
 from tulu_pipeline.raw.zipped import ZipFolder
-from tulu_pipeline.specs.dataset import BrokenRow, Dataset, Example, PaperCounts, RawRow, RowDropped
+from tulu_pipeline.specs.dataset import BrokenRow, Dataset, Example, PaperCounts, RawRow
 
 _ARCHIVE, _MEMBER = "core_data.zip", "core_data.jsonl"
 _NO_CONSTRAINTS = ("", "none", "none.")
@@ -41,8 +41,6 @@ def _read(files: Mapping[str, Path]) -> Iterator[RawRow | BrokenRow]:
 def _convert(row: RawRow, rng: random.Random) -> Conversation:
     fields = object_of(row.value)
     instruction, given, output = (text_of(fields, key) for key in ("instruction", "input", "output"))
-    if not instruction.strip():
-        raise RowDropped("empty instruction")
     constraints = text_of(fields, "constraints") if fields.get("constraints") is not None else ""
     if constraints.lower() not in _NO_CONSTRAINTS:
         instruction = f"{instruction}\n{constraints}"

@@ -8,12 +8,13 @@ data that the paper's models saw. What differs: each row draws from a random str
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.raw.fields import object_of, text_of
-from tulu_pipeline.specs.dataset import RawRow, RowDropped
+from tulu_pipeline.specs.dataset import RawRow
 
 
 class _Template(NamedTuple):
@@ -90,11 +91,25 @@ def alpaca_conversation(
 ) -> Conversation:
     """A row of Alpaca's format: an object with `instruction`, `input` (may be empty or absent) and `output`.
 
-    Dolly calls the last two otherwise.
+    Dolly calls the last two otherwise. An empty instruction stays, as in the original.
     """
-    fields = object_of(row.value)
-    instruction, output = (text_of(fields, key) for key in ("instruction", output_key))
+    messages = alpaca_messages(object_of(row.value), rng, input_key=input_key, output_key=output_key)
+    return Conversation(dataset, f"{dataset}_{row.row_id}", messages)
+
+
+def alpaca_messages(
+    fields: Mapping[str, Any],
+    rng: random.Random,
+    *,
+    instruction_key: str = "instruction",
+    input_key: str = "input",
+    output_key: str = "output",
+) -> tuple[Message, Message]:
+    """The two messages of an object in Alpaca's format.
+
+    Raises:
+        RowDropped: a field is missing, or none that holds text.
+    """
+    instruction, output = (text_of(fields, key) for key in (instruction_key, output_key))
     context = text_of(fields, input_key) if fields.get(input_key) is not None else None
-    if not instruction.strip():
-        raise RowDropped("empty instruction")
-    return Conversation(dataset, f"{dataset}_{row.row_id}", instruction_messages(instruction, context, output, rng))
+    return instruction_messages(instruction, context, output, rng)

@@ -18,7 +18,7 @@ from typing import Any
 from tulu_pipeline.chat.schema import Message, Role
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.raw.fields import list_of, object_of, text_of
-from tulu_pipeline.raw.instructions import instruction_messages
+from tulu_pipeline.raw.instructions import alpaca_messages
 from tulu_pipeline.specs.dataset import RowDropped
 
 # What a file calls a column or a key, where that is not its usual name.
@@ -73,12 +73,10 @@ def _prompt_completion(value: Mapping[str, Any], names: Names, rng: random.Rando
 
 
 def _alpaca(value: Mapping[str, Any], names: Names, rng: random.Random) -> tuple[Message, ...]:
-    instruction, output = (text_of(value, names.get(column, column)) for column in ("instruction", "output"))
-    input_key = names.get("input", "input")
-    context = None if value.get(input_key) is None else text_of(value, input_key)
-    if not instruction.strip():
-        raise RowDropped(f"empty `{names.get('instruction', 'instruction')}`")
-    return instruction_messages(instruction, context, output, rng)
+    instruction_key, input_key, output_key = (names.get(key, key) for key in ("instruction", "input", "output"))
+    if not text_of(value, instruction_key).strip():
+        raise RowDropped(f"empty `{instruction_key}`")
+    return alpaca_messages(value, rng, instruction_key=instruction_key, input_key=input_key, output_key=output_key)
 
 
 LAYOUTS: Mapping[str, Layout] = {

@@ -22,7 +22,7 @@ from tulu_pipeline.raw.fields import object_of
 from tulu_pipeline.raw.layouts import LAYOUTS, Layout, Names, check_columns, messages_of
 from tulu_pipeline.raw.parquet import ParquetRows
 from tulu_pipeline.raw.readers import read_json_arrays, read_json_lines
-from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, CountTokens, Dataset, RawRow
+from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, CountTokens, Dataset, RawRow, RowDropped
 
 Columns = Literal["auto", "messages", "sharegpt", "prompt_completion", "alpaca"]
 
@@ -106,6 +106,8 @@ def own_dataset(
 def _convert(name: str, layouts: tuple[Layout, ...], names: Names, row: RawRow, rng: random.Random) -> Conversation:
     value = object_of(row.value)
     messages = messages_of(value, layouts, names, rng)
+    if not all(message.content.strip() for message in messages if message.role == "user"):
+        raise RowDropped("empty user message")
     license_, (language, _) = _license(value, names), _language(value, names)
     return Conversation(name, f"{name}_{row.row_id}", messages, license=license_, language=language)
 

@@ -146,12 +146,10 @@ class Dataset:
 
 
 def check_conversation(conversation: Conversation) -> None:
-    """Raises RowDropped where there is nothing to answer or nobody answers.
+    """Raises RowDropped where nobody answers.
 
-    An empty answer stays: the original trained on its end mark, and Table 1 counts such rows.
+    A blank question or answer stays, since the original trained on what follows it, and Table 1 counts such rows. A
+    dataset that wants none drops them in `convert`, as that of a user's own rows does.
     """
     if not any(message.role == "assistant" for message in conversation.messages):
         raise RowDropped("no assistant message")
-    for message in conversation.messages:
-        if message.role == "user" and not message.content.strip():
-            raise RowDropped("empty user message")

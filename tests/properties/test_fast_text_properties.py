@@ -8,17 +8,19 @@ import pytest
 from fast_tokenizers import BYTE_LEVEL, ODD, write_byte_level, write_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.spans import Span, stripped, tulu_spans
+from tulu_pipeline.tokens import white_space
 from tulu_pipeline.tokens.encode import encode_many
 from tulu_pipeline.tokens.encoded import EncodedBatch, id_type
 from tulu_pipeline.tokens.marked_text import MarkedText, marked
 from tulu_pipeline.tokens.plain_text import PlainText
 from tulu_pipeline.tokens.text_encoder import TextEncoder
 from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
-from tulu_pipeline.tokens.tulu_text import WHITE_SPACE, conversation_lists, tulu_texts
+from tulu_pipeline.tokens.tulu_text import conversation_lists, tulu_texts
 
 MODES: tuple[Any, ...] = ("legacy_fast", "nonlegacy", "v2023_slow")
 TEXT = st.lists(
@@ -190,5 +192,8 @@ def shown(spans: Sequence[Span]) -> list[Any]:
     return result if result[-1][0] or result[-1][2] is not None else result[:-1]
 
 
-def test_white_space_is_what_python_strips() -> None:
-    assert sorted(WHITE_SPACE) == [character for character in map(chr, range(0x110000)) if character.isspace()]
+def test_white_space_is_what_python_and_the_tokenizers_strip() -> None:
+    every = [character for character in map(chr, range(0x110000)) if not "\ud800" <= character <= "\udfff"]
+    assert sorted(white_space.PYTHON) == [character for character in every if character.isspace()]
+    strip = normalizers.Strip().normalize_str
+    assert sorted(white_space.UNICODE) == [character for character in every if not strip(character)]

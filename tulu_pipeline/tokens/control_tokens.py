@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tulu_pipeline.chat.spans import Span
+from tulu_pipeline.tokens import white_space
 
 if TYPE_CHECKING:
     from tulu_pipeline.tokens.tokenizer import ChatTokenizer  # imports the tokenizers library
-
-# What Unicode calls white space, as the tokenizers library has it; Python's `str.strip` takes four more.
-_WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +121,10 @@ def opens_with_bos(spans: Sequence[Span], tokenizer: ChatTokenizer) -> bool:
 
 
 def _stripped(span: Span, *, left: bool, right: bool) -> Span:
-    text = span.text.lstrip(_WHITE_SPACE) if left else span.text
+    text = span.text.lstrip(white_space.UNICODE) if left else span.text
     cut = len(span.text) - len(text)
     return replace(
         span,
-        text=text.rstrip(_WHITE_SPACE) if right else text,
+        text=text.rstrip(white_space.UNICODE) if right else text,
         starts=[max(0, start - cut) for start in span.starts],
     )

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tulu_pipeline.tokens import white_space
 from tulu_pipeline.tokens.llama_shape import SPACE, Lead, is_llama, lead_of
 
 MARK = 0xFF
@@ -38,8 +39,7 @@ _LETTERS, _DIGITS, _PRINTED = (
 )
 _PUNCTUATION = _PRINTED & ~_LETTERS & ~_DIGITS
 # White space of the patterns beyond ASCII's. It is Python's too, so no stripped content begins with it.
-_WIDE_SPACES = [chr(point).encode() for point in (0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F)]
-_WIDE_SPACES += ["\u205f".encode(), "\u3000".encode()]
+_WIDE_SPACES = [space.encode() for space in white_space.UNICODE if not space.isascii()]
 _WIDE_SPACE_CODES = np.array([int.from_bytes(space.ljust(3, b"\0")) for space in _WIDE_SPACES])
 # By its last byte alone; some letters share theirs with a wide space and give no cut.
 _ENDS_NO_SPACE = _PRINTED | np.array([0x80 <= byte < 0xC0 or byte == MARK for byte in range(256)])

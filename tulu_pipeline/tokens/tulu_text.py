@@ -16,14 +16,11 @@ import pyarrow.compute as pc
 from tulu_pipeline.chat.options import LossSpan
 from tulu_pipeline.chat.schema import Conversation, Role
 from tulu_pipeline.chat.template import tag
+from tulu_pipeline.tokens import white_space
 from tulu_pipeline.tokens.cuts import MARK
 from tulu_pipeline.tokens.encoded import offsets_of
 from tulu_pipeline.tokens.marked_text import OPENS, MarkedText
 
-# What Python's `str.strip` takes away.
-WHITE_SPACE = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
 _MARK = bytes([MARK])
 _ROLES: tuple[Role, ...] = get_args(Role)
 # By role, + 3 where it opens a conversation, + 6 where nothing stands between the tag and what follows.
@@ -74,7 +71,7 @@ def _tulu_text(conversations: pa.ListArray, end_mark_id: int, loss_span: LossSpa
     offsets = conversations.offsets.to_numpy() - conversations.offsets[0].as_py()
     messages = conversations.flatten()
     roles = pc.index_in(messages.field("role"), pa.array(_ROLES)).to_numpy()
-    contents = pc.utf8_trim(messages.field("content"), WHITE_SPACE)
+    contents = pc.utf8_trim(messages.field("content"), white_space.PYTHON)
     lengths = pc.binary_length(contents).to_numpy()
 
     opens, ends = np.zeros((2, len(roles)), dtype=bool)

@@ -26,6 +26,7 @@ from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.artifacts.versions import VersionsLock
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.models import llama
 from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import TableColumn, TableRow
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
@@ -99,13 +100,15 @@ class _Compiler:
         columns = tuple(self._column(benchmark, setting) for benchmark, setting in self._asked())
         datasets = [find_dataset(name, self.experiment) for name in self._described()]
         inputs |= {data_input(dataset.name): self.described(dataset) for dataset in datasets}
+        counter = self._data_tokenizer("the table of the data counts tokens") if datasets else None
         params = TabulateParams(
             title=self.experiment.title,
             rows=tuple(rows),
             columns=columns,
             notes=self.experiment.notes,
             data=tuple(_data_row(dataset) for dataset in datasets),
-            data_tokenizer=self._data_tokenizer("the table of the data counts tokens").name if datasets else "",
+            data_tokenizer=counter.name if counter else "",
+            papers_tokenizer=counter is not None and counter.sources == llama.TOKENIZER.sources,
         )
         return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
 

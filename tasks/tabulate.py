@@ -24,6 +24,7 @@ class TabulateParams:
         headline: the scorer shown first.
         data: rows of the table of the data; their statistics are the inputs `data:<name>`.
         data_tokenizer: name of the tokenizer that counted them.
+        papers_tokenizer: it is the one that the paper counts with.
     """
 
     title: str
@@ -34,6 +35,7 @@ class TabulateParams:
     headline: str = "paper"
     data: tuple[DataRow, ...] = added_field(default=())
     data_tokenizer: str = added_field(default="")
+    papers_tokenizer: bool = added_field(default=False)
 
 
 def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
@@ -106,6 +108,7 @@ def _data(job: Job[TabulateParams]) -> dict[str, Any]:
     table = build_data_table(
         title=params.title,
         tokenizer=params.data_tokenizer,
+        papers_tokenizer=params.papers_tokenizer,
         rows=params.data,
         statistics={name: None if folder is None else read_statistics(folder) for name, folder in folders.items()},
         notes=() if _has_results(params) else params.notes,
@@ -139,7 +142,7 @@ def data_input(name: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=3,
+    version=4,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

@@ -13,7 +13,10 @@ from fakes.sample_data import DATA, HOSTILE, write_described
 from fakes.sample_results import COLUMNS, ROWS, write_results
 from rich.console import Console
 
+from flows.catalog import find_experiment
+from flows.graph import graph_of
 from tasks.tabulate import TabulateParams, data_input, run_tabulate
+from tulu_pipeline.artifacts.source import LocalFile
 from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.errors import BadInput, Tampered
 from tulu_pipeline.profile import Profile
@@ -22,6 +25,7 @@ from tulu_pipeline.reporting.data_table import (
     COLUMNS as QUANTITIES,
 )
 from tulu_pipeline.reporting.data_table import (
+    DataRow,
     DataTable,
     build_data_table,
     compare,
@@ -31,6 +35,8 @@ from tulu_pipeline.reporting.data_table import (
 from tulu_pipeline.reporting.data_text import data_to_csv, data_to_markdown
 from tulu_pipeline.reporting.terminal import render_data_table
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.model import PretrainedTokenizer
 from tulu_pipeline.tokens.statistics import LENGTH_BINS, Statistics
 
 
@@ -69,8 +75,10 @@ MADE = {
 }
 
 
-def table(tokenizer: str = "llama") -> DataTable:
-    return build_data_table(title="Table 1", tokenizer=tokenizer, rows=DATA, statistics=MADE, notes=("capped",))
+def table(tokenizer: str = "llama", *, papers: bool = True) -> DataTable:
+    return build_data_table(
+        title="Table 1", tokenizer=tokenizer, rows=DATA, statistics=MADE, papers_tokenizer=papers, notes=("capped",)
+    )
 
 
 def test_a_complete_dataset_is_compared_and_a_sample_is_not() -> None:
@@ -89,10 +97,28 @@ def test_a_complete_dataset_is_compared_and_a_sample_is_not() -> None:
 
 
 def test_tokens_of_another_tokenizer_are_not_compared_with_the_papers() -> None:
-    (line, *_) = table("tiny-10m").lines
-    differences = [compare(table("tiny-10m"), line, column).difference for column in QUANTITIES]
-    assert differences == [0, 0, None, None]
-    assert "Tokens are those of `tiny-10m`" in "".join(data_to_markdown(table("tiny-10m")).replace("\\", ""))
+    for name in ("tiny-10m", "llama"):  # whatever it is called
+        found = table(name, papers=False)
+        assert [compare(found, found.lines[0], column).difference for column in QUANTITIES] == [0, 0, None, None]
+        assert f"Tokens are those of `{name}`" in data_to_markdown(found).replace("\\", "")
+
+
+def test_only_the_papers_own_tokenizer_is_compared_with_it() -> None:
+    def says(experiment: Experiment) -> bool:
+        return graph_of(experiment).by_name["tabulate[table1]"].params.papers_tokenizer  # type: ignore[attr-defined, no-any-return]
+
+    table1 = find_experiment("table1")
+    assert says(table1)
+    namesake = PretrainedTokenizer(name="llama", sources={"tokenizer.json": LocalFile(path="tokenizer.json")})
+    assert not says(replace(table1, data_tokenizer=namesake))
+
+
+def test_two_variants_of_a_dataset_are_told_apart() -> None:
+    names = ("alpaca", "alpaca:fixed")
+    rows = [DataRow(name=name, title="Alpaca", license="MIT") for name in names]
+    found = build_data_table(title="", tokenizer="", rows=rows, statistics=dict.fromkeys(names, MADE["alpaca"]))
+    assert len([line for line in data_to_markdown(found).splitlines() if line.startswith("| Alpaca |")]) == 2
+    assert len([line for line in data_to_markdown(found).splitlines() if line.startswith("| Alpaca:fixed |")]) == 2
 
 
 def test_table_1_in_markdown() -> None:

@@ -55,7 +55,7 @@ def write_lengths(table: DataTable, path: Path) -> None:
 
 
 def _panel(axes: Any, line: DataLine) -> None:
-    title = textwrap.shorten(line.spec.title, _TITLE_CHARACTERS, placeholder="…")
+    title = textwrap.shorten(line.spec.label, _TITLE_CHARACTERS, placeholder="…")
     axes.set_title(title, loc="left", pad=12 if line.statistics else 4)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="both", length=0)

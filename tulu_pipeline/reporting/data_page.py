@@ -68,7 +68,7 @@ def _line(table: DataTable, line: DataLine) -> dict[str, Any]:
     found = line.statistics
     shown: dict[str, Any] = {
         "name": line.spec.name,
-        "title": line.spec.title,
+        "title": line.spec.label,
         "license": line.spec.license,
         "sample": line.spec.sample,
         "cells": [

@@ -14,7 +14,6 @@ from tulu_pipeline.specs.dataset import PaperCounts
 from tulu_pipeline.tokens.statistics import Statistics
 
 SCHEMA_VERSION = 1
-PAPER_TOKENIZER = "llama"  # the paper counts its tokens; those of others are not compared
 _SHOWN_REASONS = 3
 
 
@@ -35,6 +34,12 @@ class DataRow:
     sample: str = ""
     paper: PaperCounts | None = None
 
+    @property
+    def label(self) -> str:
+        """The title, and which variant: `ShareGPT:fixed`."""
+        _, separator, variant = self.name.partition(":")
+        return f"{self.title}{separator}{variant}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataLine:
@@ -51,6 +56,7 @@ class DataTable:
     Attributes:
         title: for people.
         tokenizer: name of the tokenizer that counted.
+        papers_tokenizer: it is the one that the paper counts with; tokens of others are not compared.
         lines: in the order asked for.
         notes: the experiment's own lines under the table.
     """
@@ -58,6 +64,7 @@ class DataTable:
     title: str
     tokenizer: str
     lines: tuple[DataLine, ...]
+    papers_tokenizer: bool = False
     notes: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -106,6 +113,7 @@ def build_data_table(
     tokenizer: str,
     rows: Iterable[DataRow],
     statistics: Mapping[str, Statistics | None],
+    papers_tokenizer: bool = False,
     notes: tuple[str, ...] = (),
 ) -> DataTable:
     """The table of `rows`; each must be in `statistics`, with None where it could not be made.
@@ -122,7 +130,9 @@ def build_data_table(
                 f"give the input `data:{row.name}`, or leave the row out",
             )
         lines.append(DataLine(spec=row, statistics=statistics[row.name]))
-    return DataTable(title=title, tokenizer=tokenizer, lines=tuple(lines), notes=notes)
+    return DataTable(
+        title=title, tokenizer=tokenizer, lines=tuple(lines), papers_tokenizer=papers_tokenizer, notes=notes
+    )
 
 
 def compare(table: DataTable, line: DataLine, column: Column) -> Compared:
@@ -130,7 +140,7 @@ def compare(table: DataTable, line: DataLine, column: Column) -> Compared:
     ours = None if line.statistics is None else getattr(line.statistics, column.name)
     paper = None if line.spec.paper is None else getattr(line.spec.paper, column.name)
     is_in_tokens = column.name not in ("instances", "mean_rounds")
-    if ours is None or not paper or line.spec.sample or (is_in_tokens and table.tokenizer != PAPER_TOKENIZER):
+    if ours is None or not paper or line.spec.sample or (is_in_tokens and not table.papers_tokenizer):
         return Compared(ours=ours, paper=paper)
     same = number(ours, column.decimals) == number(paper, column.decimals)
     return Compared(ours=ours, paper=paper, difference=(ours - paper) / paper, same=same)
@@ -148,17 +158,17 @@ def data_legend(table: DataTable) -> tuple[str, ...]:
         "message, without template and control tokens."
     ]
     if any(line.spec.paper for line in table.lines):
-        if table.tokenizer == PAPER_TOKENIZER:
+        if table.papers_tokenizer:
             lines.append("Differences are relative to the paper's numbers; = where both print alike.")
         else:
             lines.append(
                 f"Tokens are those of `{table.tokenizer}`; the paper counts LLaMA's, so tokens are not compared."
             )
-    samples = [f"{line.spec.title} {line.spec.sample}" for line in table.lines if line.spec.sample]
+    samples = [f"{line.spec.label} {line.spec.sample}" for line in table.lines if line.spec.sample]
     if samples:
         lines.append(f"Samples, which are not compared: {', '.join(samples)}.")
     lines.extend(
-        f"{line.spec.title}: {_reasons(line.statistics.dropped)}."
+        f"{line.spec.label}: {_reasons(line.statistics.dropped)}."
         for line in table.lines
         if line.statistics is not None and line.statistics.dropped
     )

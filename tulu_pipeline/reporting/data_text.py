@@ -74,7 +74,7 @@ def _counts(table: DataTable) -> str:
                 ours = "missing" if column is COLUMNS[0] else ""
             cells += [f"{ours or NONE} ({difference})" if difference else ours or NONE, f"*{paper}*" if paper else NONE]
         sample = f" (sample: {line.spec.sample})" if line.spec.sample else ""
-        lines.append(markdown_line(inline(line.spec.title + sample), *cells, inline(line.spec.license)))
+        lines.append(markdown_line(inline(line.spec.label + sample), *cells, inline(line.spec.license)))
     return "\n".join(lines)
 
 
@@ -84,7 +84,7 @@ def _training(table: DataTable) -> str:
     for line in table.lines:
         found = line.statistics
         if found is None:
-            lines.append(markdown_line(inline(line.spec.title), "missing", *(NONE for _ in headings[1:])))
+            lines.append(markdown_line(inline(line.spec.label), "missing", *(NONE for _ in headings[1:])))
             continue
         cells = (
             f"{found.tokens:,}",
@@ -94,7 +94,7 @@ def _training(table: DataTable) -> str:
             f"{sum(found.dropped.values()):,}",
             f"{sum(found.changed.values()):,}",
         )
-        lines.append(markdown_line(inline(line.spec.title), *cells))
+        lines.append(markdown_line(inline(line.spec.label), *cells))
     return "\n".join(lines)
 
 

@@ -79,7 +79,7 @@ def render_data_table(table: DataTable) -> rich.table.Table:
                 beside = Text(paper or NONE, style="dim")
                 beside.append(f" {difference}" if difference else "", style="dim italic")
                 cells.append(beside)
-        name = Text(line.spec.title)
+        name = Text(line.spec.label)
         name.append("  sample" if line.spec.sample else "", style="yellow")
         shown.add_row(name, *cells, Text(line.spec.license, style="dim"))
     return shown

@@ -1,4 +1,4 @@
-"""Conversations on disk: the bytes are those of the plain table, and reading by columns gives the same as by rows."""
+"""Conversations on disk: the bytes are those of the plain table, and each part of the file can be read by itself."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tulu_pipeline.chat.conversations import FILE, ConversationFile, ConversationWriter
+from tulu_pipeline.chat.conversations import FILE, ConversationFile, ConversationWriter, conversations_of
 from tulu_pipeline.chat.schema import Conversation, Message, Role
 
 SCHEMA = pa.schema(
@@ -55,21 +55,17 @@ def test_the_bytes_are_those_of_the_plain_table(tmp_path: Path, rows: int) -> No
     assert len(ConversationFile(tmp_path)) == rows
 
 
-@pytest.mark.parametrize("per_batch", [1, 7, 1024, 5000])
-def test_columns_hold_what_the_conversations_hold(tmp_path: Path, per_batch: int) -> None:
-    rows = 1100 if per_batch < 100 else 9000
+def test_a_part_of_a_row_group_holds_its_own_conversations(tmp_path: Path) -> None:
+    conversations = [conversation(number) for number in range(5000)]
     with ConversationWriter(tmp_path) as writer:
-        for number in range(rows):
-            writer.write(conversation(number))
+        for each in conversations:
+            writer.write(each)
     file = ConversationFile(tmp_path)
-    seen = []
-    for columns in file.columns(per_batch):
-        assert 1 <= len(columns) <= per_batch
-        assert len(columns.offsets) == len(columns) + 1
-        assert columns.offsets[0] == 0
-        assert len(columns.roles) == len(columns.contents) == columns.offsets[-1]
-        for row, row_id in enumerate(columns.ids):
-            part = slice(columns.offsets[row], columns.offsets[row + 1])
-            seen.append((row_id, tuple(map(Message, columns.roles[part], columns.contents[part]))))
-    assert seen == [(each.id, each.messages) for each in file]
-    assert [row_id for row_id, _ in seen] == list(file.ids())
+    assert list(file.ids()) == [each.id for each in conversations]
+    assert list(conversations_of(file.group(1))) == conversations[4096:]
+    assert list(conversations_of(file.group(0).slice(100, 50))) == conversations[100:150]
+    assert list(conversations_of(file.group(0).slice(0, 0))) == []
+    assert (
+        list(conversations_of(file.group(0).filter(pa.array([row % 7 == 3 for row in range(4096)]))))
+        == (conversations[3:4096:7])
+    )

@@ -6,16 +6,14 @@ The bytes follow from the conversations alone: row groups of a fixed size, fixed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tulu_pipeline.chat.schema import Conversation, Message, Role
+from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.errors import Tampered
 
 FILE = "conversations.parquet"
@@ -85,25 +83,6 @@ class ConversationWriter:
         self._begin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ConversationColumns:
-    """Some neighboring conversations as columns: no object per message.
-
-    Attributes:
-        ids: one per conversation.
-        offsets: int64, one more: messages `offsets[i]` to `offsets[i + 1]` belong to conversation `i`.
-        roles, contents: one per message.
-    """
-
-    ids: list[str]
-    offsets: npt.NDArray[np.int64]
-    roles: list[Role]
-    contents: list[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 class ConversationFile:
     """The conversations of a folder, in file order, as often as one likes; `len` reads the footer alone.
 
@@ -145,11 +124,6 @@ class ConversationFile:
         for batch in self._file.iter_batches(_ROWS_PER_GROUP, columns=["id"]):
             yield from batch.column("id").to_pylist()
 
-    def columns(self, conversations_per_batch: int = _ROWS_PER_GROUP // 4) -> Iterator[ConversationColumns]:
-        """Ids and messages of all conversations, so many at a time, as columns."""
-        for batch in self._file.iter_batches(conversations_per_batch, columns=["id", "messages"]):
-            yield _columns(batch)
-
     def __iter__(self) -> Iterator[Conversation]:
         for batch in self._file.iter_batches(_ROWS_PER_GROUP // 4):
             yield from conversations_of(batch)
@@ -157,23 +131,11 @@ class ConversationFile:
 
 def conversations_of(batch: pa.RecordBatch) -> Iterator[Conversation]:
     """The conversations of Arrow columns, in order."""
-    columns = _columns(batch)
-    messages = list(map(Message, columns.roles, columns.contents))
-    datasets, licenses, languages = (batch.column(name).to_pylist() for name in ("dataset", "license", "language"))
-    ends = columns.offsets.tolist()
-    for row, row_id in enumerate(columns.ids):
-        yield Conversation(
-            datasets[row], row_id, tuple(messages[ends[row] : ends[row + 1]]), licenses[row], languages[row]
-        )
-
-
-def _columns(batch: pa.RecordBatch) -> ConversationColumns:
     lists = batch.column("messages")
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    messages = lists.flatten()  # of the batch alone, where it is a part of a row group
-    return ConversationColumns(
-        ids=batch.column("id").to_pylist(),
-        offsets=offsets - offsets[0],
-        roles=cast("list[Role]", messages.field("role").to_pylist()),
-        contents=messages.field("content").to_pylist(),
-    )
+    fields = lists.flatten()  # of the batch alone, where it is a part of a row group
+    messages = list(map(Message, *(fields.field(name).to_pylist() for name in ("role", "content"))))
+    ends = pc.subtract(lists.offsets, lists.offsets[0]).to_pylist()
+    names = ("dataset", "id", "license", "language")
+    rows = zip(*(batch.column(name).to_pylist() for name in names), pairwise(ends), strict=True)
+    for dataset, row_id, terms, language, (start, end) in rows:
+        yield Conversation(dataset, row_id, tuple(messages[start:end]), terms, language)

@@ -143,7 +143,7 @@ def test_a_tokenizer_of_two_files_is_the_one_that_transformers_makes_of_them(tmp
     write_opt_tokenizer(tmp_path)
     ours, theirs = load_tokenizer(tmp_path, special_in_text="hf"), AutoTokenizer.from_pretrained(tmp_path)
     assert ours.bos_ids == (2,) == (theirs.bos_token_id,)
-    assert ours.end_mark == "</s>" == theirs.eos_token
+    assert ours.names.id_to_token(ours.end_mark_id) == "</s>" == theirs.eos_token
     assert ours.vocabulary_size == len(theirs)
     for text, encoding in zip(TEXTS, ours.encode_texts(TEXTS, after_end_mark=False), strict=True):
         assert [*ours.bos_ids, *encoding.ids] == theirs(text).input_ids, text

@@ -39,7 +39,7 @@ class ChatTokenizer:
         opening: for the text that opens a conversation. following: for text after an end mark.
         names: for what ids and control tokens are called; it is not for text.
         bos_ids: what the tokenizer puts before everything: one id, or none for families without BOS.
-        end_mark_id: the id that ends an assistant's message. end_mark: its text.
+        end_mark_id: the id that ends an assistant's message.
         strips_at_end_mark: white space around an end mark is swallowed (`v2023_slow`).
         vocabulary_size: ids are below it.
         fingerprint: hash of the tokenizer's file and mode and of the ids of a fixed text.
@@ -51,7 +51,6 @@ class ChatTokenizer:
     names: Tokenizer = field(repr=False)
     bos_ids: tuple[int, ...]
     end_mark_id: int
-    end_mark: str
     strips_at_end_mark: bool
     vocabulary_size: int
     fingerprint: str
@@ -125,7 +124,6 @@ def load_tokenizer(
         names=names,
         bos_ids=bos_ids,
         end_mark_id=end_mark_id,
-        end_mark=end_mark,
         strips_at_end_mark=tokenizer_mode == "v2023_slow",
         vocabulary_size=vocabulary_size,
         fingerprint=sha256_text(canonical_json(identity)),

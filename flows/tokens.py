@@ -282,4 +282,4 @@ def _view(
     view = load_viewer(tokenizer_folder, tokenizer, options, recipe.template)(conversation)
     if view.refused or view.supervised:
         return view, view.refused
-    return view, f"nothing to learn in the first {options.max_length_tokens:,} tokens"
+    return view, options.nothing_learned

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, fields
 
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
-from tulu_pipeline.chat.options import LossSpan, SpecialInText, Template, TokenizerMode
+from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
 from tulu_pipeline.chat.row_log import RowLog
 from tulu_pipeline.errors import BadInput
 
@@ -62,7 +62,7 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     processes = sensible_processes(encoder, ctx.profile.cpu_slots)
     log.info("%s: %s, %d process%s", job.name, encoder.way, processes, "es" * (processes > 1))
     total, done, truncated, cut_answers = len(encoder.file), 0, 0, 0
-    too_long = f"nothing to learn in the first {job.params.max_length_tokens:,} tokens"
+    nothing_learned = EncodeOptions(max_length_tokens=job.params.max_length_tokens).nothing_learned
     with (
         TokenWriter(job.out, encoder.id_type, options | encoder.fingerprints) as writer,
         RowLog(job.aux, "dropped") as dropped,
@@ -76,7 +76,7 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
             cut_answers += int(kept.cut_answers(encoder.end_ids).sum())
             if not learned.all():
                 left_out = encoder.file.group(index).filter(pa.array(~learned))
-                reasons = [group.refused.get(row, too_long) for row in (~learned).nonzero()[0].tolist()]
+                reasons = [group.refused.get(row, nothing_learned) for row in (~learned).nonzero()[0].tolist()]
                 for conversation, reason in zip(conversations_of(left_out), reasons, strict=True):
                     text = conversation.messages[0].content
                     dropped.add(row_id=conversation.id, where=conversation.dataset, reason=reason, text=text)

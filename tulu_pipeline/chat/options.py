@@ -29,3 +29,8 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if self.max_length_tokens < 1:
             raise BadInput(f"max_length_tokens is {self.max_length_tokens}", "encode options", "write at least 1")
+
+    @property
+    def nothing_learned(self) -> str:
+        """Why a conversation without a supervised token is left out of training."""
+        return f"nothing to learn in the first {self.max_length_tokens:,} tokens"

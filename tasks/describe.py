@@ -108,4 +108,6 @@ def _keeping(
         yield conversation
 
 
-DESCRIBE = Stage(name="describe", version=2, params=DescribeParams, run=run_describe, env=("pyarrow", "tokenizers"))
+DESCRIBE = Stage(
+    name="describe", version=2, params=DescribeParams, run=run_describe, env=("pyarrow", "tokenizers", "jinja2")
+)

@@ -113,4 +113,4 @@ def _refused(dataset: Dataset, rows: int, dropped: RowLog) -> BadInput:
     )
 
 
-NORMALIZE = Stage(name="normalize", version=3, params=NormalizeParams, run=run_normalize, env=("pyarrow",))
+NORMALIZE = Stage(name="normalize", version=3, params=NormalizeParams, run=run_normalize, env=("pyarrow", "tokenizers"))

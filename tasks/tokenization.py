@@ -103,4 +103,6 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     }
 
 
-TOKENIZE = Stage(name="tokenize", version=1, params=TokenizeParams, run=run_tokenize, env=("pyarrow", "tokenizers"))
+TOKENIZE = Stage(
+    name="tokenize", version=1, params=TokenizeParams, run=run_tokenize, env=("pyarrow", "tokenizers", "jinja2")
+)

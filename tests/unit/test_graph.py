@@ -13,6 +13,7 @@ from perf.matrix import DATASETS, METRICS
 from perf.matrix import EXPERIMENT as MATRIX
 from tasks.describe import DESCRIBE
 from tasks.normalize import NORMALIZE
+from tasks.tokenization import TOKENIZE
 from tulu_pipeline.artifacts.artifact import Graph
 from tulu_pipeline.artifacts.canonical import to_plain
 from tulu_pipeline.errors import BadInput, NotFound
@@ -81,6 +82,11 @@ def test_another_version_of_normalize_describes_anew(monkeypatch: pytest.MonkeyP
     after = graph_of(MATRIX).by_name["describe[dataset_0]"].params
     assert to_plain(before) != to_plain(after)
     assert set(NORMALIZE.env) <= set(DESCRIBE.env)
+
+
+def test_keys_follow_the_libraries_that_count_tokens_and_render_templates() -> None:
+    assert all("tokenizers" in stage.env for stage in (NORMALIZE, DESCRIBE, TOKENIZE))
+    assert all("jinja2" in stage.env for stage in (DESCRIBE, TOKENIZE))
 
 
 def test_a_component_that_is_not_there_is_named_with_close_matches() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tulu_pipeline.specs.benchmark import Benchmark
+from tulu_pipeline.specs.choices import check_choices
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Mixture
 from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
@@ -59,6 +60,9 @@ class Experiment:
     item_limit: Mapping[str, int] = field(default_factory=dict)
     max_new_tokens: int | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     def recipe_for(self, model: PretrainedModel, mixture: Mixture) -> Recipe:
         """The recipe of a model on a mixture: the mixture's own if there is one, with the model's size in mind."""

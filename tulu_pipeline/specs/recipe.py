@@ -9,6 +9,7 @@ from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.chat.options import LossSpan as LossSpan
 from tulu_pipeline.chat.options import SpecialInText, Template
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.specs.choices import check_choices
 
 LossNorm = Literal["micro_mean", "token_mean"]
 
@@ -61,6 +62,7 @@ class Recipe:
         def refuse(what: str, fix: str) -> None:
             raise BadInput(what, "recipe", fix)
 
+        check_choices(self)
         if self.learning_rate <= 0:
             refuse(f"learning_rate is {self.learning_rate}", "write a positive number, the paper's is 2e-5")
         if self.epochs <= 0:

@@ -244,6 +244,13 @@ def test_address_where_nobody_answers_is_told(here: Settings, monkeypatch: pytes
         get(PinnedFile(url="http://127.0.0.1:9/x", sha256=SHA), here)
 
 
+def test_server_without_an_address_is_not_waited_for(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_download, "_PAUSE_SECONDS", 0.0)
+    with pytest.raises(StageFailed, match=r"no way to `nowhere\.invalid`") as failed:
+        get(PinnedFile(url="http://nowhere.invalid/x", sha256=SHA), here)
+    assert not isinstance(failed.value, Unreachable)  # nor is it tried again later
+
+
 @pytest.mark.parametrize("url", ["ftp://host/x", "no address", "http://[::bad/x"])
 def test_address_that_is_none_is_told_at_once(here: Settings, url: str) -> None:
     with pytest.raises(StageFailed) as failed:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ _PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _TIMEOUT_SECONDS = 60.0
 _WILL_PASS = frozenset({408, 425, 429})
+_OFFLINE = "check the network, or set TULU_MIRROR to a mirror that holds the file"
 
 
 class Part:
@@ -106,7 +108,8 @@ def download(
 
     Raises:
         Unreachable: no progress in several tries.
-        StageFailed: at once, for an answer that more tries will not change.
+        StageFailed: at once, for an answer that more tries will not change; at the second try, for a server whose
+            name cannot be found.
     """
     import httpx
 
@@ -131,6 +134,9 @@ def download(
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise StageFailed(f"no address to download from: {error}", url, "mend the address") from error
         except httpx.HTTPError as error:
+            if failures and _no_such_host(error):  # a machine without a network should not wait for one
+                host = httpx.URL(url).host
+                raise StageFailed(f"there is no way to `{host}`: its name cannot be found", url, _OFFLINE) from error
             problem = f"{type(error).__name__}: {error}"
         failures = failures + 1 if part.size_bytes <= before else 0
         if failures < _TRIES:
@@ -138,8 +144,18 @@ def download(
     raise Unreachable(
         f"cannot download after {_TRIES} tries: {problem}",
         url,
-        "check the network, or set TULU_MIRROR to a mirror with the file",
+        _OFFLINE,
     )
+
+
+def _no_such_host(error: BaseException) -> bool:
+    """Whether the name of the server could not be resolved, which is what a machine without a network sees."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, socket.gaierror):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def _resume(part: Part) -> dict[str, str]:

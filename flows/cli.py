@@ -21,6 +21,7 @@ app = App(
     help="Which instruction data helps which skill, on which base model? Only what changed reruns.",
     help_epilogue="Exit codes: 0 done, 1 failed, 2 usage, 4 something missing on this machine.",
     version_flags=[],
+    suppress_keyboard_interrupt=False,  # `main` says what became of the run
     default_parameter=Parameter(negative="", show_default=False),
 )
 
@@ -386,8 +387,13 @@ def _nothing_to_do(session: Session) -> RunResult:
 
 def _names(session: Session, artifact: str) -> list[str]:
     from flows.select import select
+    from tulu_pipeline.errors import NotFound
 
-    return [found.name for found in select(session.graph, artifact)]
+    try:
+        return [found.name for found in select(session.graph, artifact)]
+    except NotFound as error:
+        where = f"experiment `{session.experiment.name}`; --experiment names another"
+        raise NotFound(error.what, where, error.fix) from error
 
 
 def _first_line(error: CycloptsError) -> str:

@@ -1,10 +1,10 @@
 """Tokens per second of a finetuning in the layouts `padded` and `step`, with what the lengths alone would allow.
 
 The same training, through the same launcher on the same ranks in the same run, once in each layout; `padded` is what
-the original did: neighbors in the drawn order, padded to the longest, and transformers' own attention. Lengths are drawn
-as in `perf/pack.py`, with the Tülu mixture's mean; half of the tokens are supervised. The first step of each is not
-counted. `ideal_ratio` is the ratio of the tokens that the slowest rank computes in each pass; attention, which grows
-with the square of a length, can bring more. The last line is one JSON object.
+the original did: neighbors in the drawn order, padded to the longest, and transformers' own attention. Lengths are
+drawn as in `perf/pack.py`, with the Tülu mixture's mean; half of the tokens are supervised. The first step of each is
+not counted. `ideal_ratio` is the ratio of the tokens that the slowest rank computes in each pass; attention, which
+grows with the square of a length, can bring more. The last line is one JSON object.
 """
 
 from __future__ import annotations

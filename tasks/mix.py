@@ -95,9 +95,9 @@ def _judge(conversations: ConversationFile, job: Job[MixParams], ctx: RunContext
     return judge(conversations, filters, scratch=job.work, progress=partial(_report, len(conversations), job.name, ctx))
 
 
-def _report(total: int, name: str, ctx: RunContext, done: int) -> None:
+def _report(total: int, name: str, ctx: RunContext, done: int, note: str) -> None:
     if done % _REPORT_EVERY_ROWS == 0:
-        ctx.progress(name, done, total, "conversations")
+        ctx.progress(name, done, total, "conversations", note)
 
 
 def _drawn(conversations: ConversationFile, passed: array[int], params: MixParams) -> set[int] | None:

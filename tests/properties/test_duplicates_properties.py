@@ -5,13 +5,14 @@ import re
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.mixing.duplicates import Alike, find_duplicates
+from tulu_pipeline.mixing.duplicates import Alike, NearDuplicates, find_duplicates
 
 VOCABULARY = ["the", "early", "bird", "catches", "a", "worm", ",", "and", "what", "then", "?"]
 WORDS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12)
@@ -126,6 +127,22 @@ def test_a_chain_of_likenesses_keeps_what_resembles_nothing_that_stays() -> None
     assert jaccard(rows[0], rows[1]) > 0.8 > jaccard(rows[0], rows[2])
     assert jaccard(rows[1], rows[2]) > 0.8
     assert found("near", rows).earlier.tolist() == [-1, 0, -1]
+
+
+def test_what_shares_a_long_part_is_rarely_compared_by_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = " ".join(f"word{number}" for number in range(200))
+    rows = [conversation(at, [(f"{shared} {' '.join(f'{at}x{n}' for n in range(60))}", "Yes.")]) for at in range(200)]
+    compared: list[tuple[int, int]] = []
+    jaccard_of = NearDuplicates._jaccard
+
+    def count(self: NearDuplicates, shingles: Any, one: int, other: int) -> float:
+        compared.append((one, other))
+        return jaccard_of(self, shingles, one, other)
+
+    monkeypatch.setattr(NearDuplicates, "_jaccard", count)
+    assert found("near", [*rows, rows[7]]).earlier.tolist() == [-1] * 200 + [7]
+    assert (200, 7) in compared
+    assert len(compared) < 200  # of 20,100 pairs
 
 
 def test_a_conversation_of_many_words_is_compared_like_any_other() -> None:

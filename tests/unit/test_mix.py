@@ -184,6 +184,13 @@ def test_progress_goes_on_while_conversations_are_judged(mix: Any) -> None:
     assert seen == [(2000, 4100), (4000, 4100), (4100, 4100)]
 
 
+def test_progress_goes_on_while_conversations_are_compared(mix: Any) -> None:
+    notes: list[str] = []
+    ctx = replace(CONTEXT, progress=lambda name, done, total, unit, note="": notes.append(note))
+    mix([row(number, f"Bird {number}?") for number in range(4100)], ctx, deduplicate="near")
+    assert notes == ["", "", "compared", "compared", ""]
+
+
 @pytest.mark.realdata
 def test_the_repeated_answers_of_alpaca_are_those_that_its_raw_rows_have(mix: Any, mirror: Path) -> None:
     raw = json.loads((mirror / "train" / "alpaca" / "alpaca_data.json").read_text(encoding="utf-8"))

@@ -97,7 +97,7 @@ def judge(
     filters: Filters,
     *,
     scratch: Path,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, str], None] = lambda done, note: None,
 ) -> Verdicts:
     """Which of the conversations pass, streamed; a function of them, their order and the filters alone.
 
@@ -105,7 +105,7 @@ def judge(
         conversations: in order; of two that are alike the first that passed the other filters stays.
         filters: what passes.
         scratch: folder for intermediate files.
-        progress: called with the number judged so far.
+        progress: called with the number judged so far and what is done with them, "" or `compared`.
 
     Raises:
         BadInput: a language that no raw row tells and that cannot be detected.
@@ -121,12 +121,13 @@ def judge(
         if kind == _PASSED and duplicates is not None:
             duplicates.add(conversation)
             compared.append(place)
-        progress(place + 1)
+        progress(place + 1, "")
     if duplicates is None:
         return Verdicts(tuple(numbers), kind_of)
     import numpy as np
 
-    alike, places = duplicates.found(), np.frombuffer(compared, dtype=np.int64)
+    places = np.frombuffer(compared, dtype=np.int64)
+    alike = duplicates.found(lambda done: progress(int(places[done - 1]) + 1, "compared"))
     repeats = np.flatnonzero(alike.earlier >= 0)
     earlier, similarity = np.full(len(kind_of), -1, dtype=np.int64), np.zeros(len(kind_of), dtype=np.float32)
     earlier[places[repeats]] = places[alike.earlier[repeats]]

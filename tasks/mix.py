@@ -170,4 +170,4 @@ def _too_few(job: Job[MixParams], left: int, cap: int) -> BadInput:
     )
 
 
-MIX = Stage(name="mix", version=1, params=MixParams, run=run_mix, env=("pyarrow", "datasketch", "py3langid"))
+MIX = Stage(name="mix", version=2, params=MixParams, run=run_mix, env=("pyarrow", "datasketch", "py3langid"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tulu_pipeline.mixing.licenses import is_allowed, meaning, of_rows, parts_of, terms_of, union
+from tulu_pipeline.mixing.licenses import in_words, is_allowed, meaning, of_rows, parts_of, terms_of, union
 
 
 def test_the_licenses_of_a_whole_are_those_of_its_parts_sorted_with_the_unknown_last() -> None:
@@ -25,6 +25,16 @@ def test_rows_without_a_license_have_the_datasets() -> None:
         ("MIT AND CC-BY-NC-4.0", ("CC-BY-4.0", "MIT"), False),
         ("MIT AND NOASSERTION", ("MIT", "NOASSERTION"), False),
         ("", ("MIT", ""), False),
+        ("MIT OR Apache-2.0", ("mit",), True),
+        ("GPL-3.0-only OR Apache-2.0", ("MIT",), False),
+        ("NOASSERTION OR MIT", ("MIT",), True),
+        ("(MIT AND CC-BY-4.0)", ("CC-BY-4.0", "MIT"), True),
+        ("(MIT OR Apache-2.0) AND CC-BY-4.0", ("CC-BY-4.0", "Apache-2.0"), True),
+        ("(MIT OR Apache-2.0) AND CC-BY-4.0", ("MIT", "Apache-2.0"), False),
+        ("MIT OR Apache-2.0 AND CC-BY-4.0", ("MIT",), True),
+        ("(MIT OR", ("MIT",), False),
+        ("(MIT", ("MIT",), False),
+        ("RACE license (ours)", ("RACE license (ours)",), True),
         ("LicenseRef-ours", ("LicenseRef-ours",), True),
         ("CC-BY-NC-4.0", ("CC-BY-4.0",), False),
     ],
@@ -51,6 +61,11 @@ def test_a_conversation_passes_where_all_its_licenses_are_wanted(
 )
 def test_what_a_license_asks_for_is_said_where_it_is_known(license_: str, said: str) -> None:
     assert meaning(license_) == said
+
+
+def test_an_expression_names_its_licenses_without_its_signs() -> None:
+    assert union(["(mit OR Apache-2.0) AND CC-BY-4.0"]) == ("Apache-2.0", "CC-BY-4.0", "MIT")
+    assert in_words("(mit OR apache-2.0) AND noassertion") == "(MIT OR Apache-2.0) AND unknown"
 
 
 def test_of_an_unknown_license_nothing_is_claimed() -> None:

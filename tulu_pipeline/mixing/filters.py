@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.mixing.language import detectable, language_of, plain_code
-from tulu_pipeline.mixing.licenses import is_allowed, parts_of
+from tulu_pipeline.mixing.licenses import in_words, is_allowed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +153,7 @@ class _Refuse:
             if license_ not in self._allowed:
                 self._allowed[license_] = is_allowed(license_, self._filters.licenses)
             if not self._allowed[license_]:
-                return f"license {' AND '.join(parts_of(license_))}"
+                return f"license {in_words(license_)}"
         if self._languages:
             if not conversation.language and not self._checked:
                 self._check_detectable()

@@ -1,7 +1,7 @@
 """Licenses of conversations: which of them apply together, and what the well-known ones ask for.
 
-A license is an SPDX id where there is one. `A AND B` is under both. `NOASSERTION` and "" are unknown. What is said of
-a license is a short fact for orientation, never advice.
+A license is an SPDX id where there is one. `A AND B` is under both, `A OR B` under either. `NOASSERTION` and "" are
+unknown. What is said of a license is a short fact for orientation, never advice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 UNKNOWN = "unknown"
-_AND = re.compile(r"\s+AND\s+")
+_TOKEN = re.compile(r"\s*([()]|\bAND\b|\bOR\b)\s*")
+_SIGNS = {"AND", "OR", "(", ")"}
 _CREATIVE_COMMONS = re.compile(r"CC-BY(?P<nc>-NC)?(?P<nd>-ND)?(?P<sa>-SA)?-\d\.\d(-[A-Z]+)?", re.IGNORECASE)
 _NOTICE, _SHARE_ALIKE = "keep the notices", "share alike"
 _TERMS: Mapping[str, tuple[str, ...]] = {
@@ -34,14 +35,56 @@ _ID_OF = {id_.casefold(): id_ for id_ in _TERMS}
 
 
 def is_allowed(license_: str, allowed: Collection[str]) -> bool:
-    """Whether every license of `license_` is one of `allowed`, whatever their case; an unknown one never is."""
-    ids = {plain_id(each) for each in allowed}
-    return all(part != UNKNOWN and part in ids for part in parts_of(license_))
+    """Whether `license_` can be met by licenses of `allowed`, whatever their case.
+
+    `A AND B` needs both, `A OR B` one of them. An unknown license never passes, nor does what is no expression.
+    """
+    ids = {plain_id(each) for each in allowed} - {UNKNOWN}
+    tokens = _tokens(license_)
+    try:
+        return plain_id(license_) in ids or (_any(tokens, ids) and not tokens)
+    except IndexError:
+        return False
 
 
 def parts_of(license_: str) -> tuple[str, ...]:
-    """The licenses that apply together, each in its usual spelling; `unknown` where it is."""
-    return tuple(plain_id(part) for part in _AND.split(license_.strip()))
+    """The licenses that `license_` names, each in its usual spelling; `unknown` where it is."""
+    named = (plain_id(token) for token in _tokens(license_) if token not in _SIGNS)
+    return tuple(dict.fromkeys(named)) or (UNKNOWN,)
+
+
+def in_words(license_: str) -> str:
+    """The expression with each license in its usual spelling."""
+    words = (token if token in _SIGNS else plain_id(token) for token in _tokens(license_))
+    return " ".join(words).replace("( ", "(").replace(" )", ")") or UNKNOWN
+
+
+def _tokens(license_: str) -> list[str]:
+    return [token for token in _TOKEN.split(license_.strip()) if token]
+
+
+def _any(tokens: list[str], ids: Collection[str]) -> bool:
+    """Whether the alternatives that `tokens` begin with can be met; takes them off. AND binds more tightly."""
+    met = _all(tokens, ids)
+    while tokens and tokens[0] == "OR":
+        del tokens[0]
+        met |= _all(tokens, ids)
+    return met
+
+
+def _all(tokens: list[str], ids: Collection[str]) -> bool:
+    met = _one(tokens, ids)
+    while tokens and tokens[0] == "AND":
+        del tokens[0]
+        met &= _one(tokens, ids)
+    return met
+
+
+def _one(tokens: list[str], ids: Collection[str]) -> bool:
+    if (token := tokens.pop(0)) != "(":
+        return plain_id(token) in ids
+    met = _any(tokens, ids)
+    return tokens.pop(0) == ")" and met
 
 
 def union(licenses: Iterable[str]) -> tuple[str, ...]:

@@ -69,6 +69,11 @@ def test_a_file_says_what_its_dataset_is(module: Any) -> None:
         assert f"`{name}`" in doc
 
 
+def test_rows_of_another_make_are_not_held_against_the_papers() -> None:
+    others = {"baize:sample", "cot:sample", "cot:tsv", "self_instruct:seed_tasks", "sharegpt:dummy"}
+    assert {each.name for each in WITH_VARIANTS if each.paper is None} == others
+
+
 @named
 def test_sources_are_pinned(dataset: Dataset) -> None:
     assert dataset.sources

@@ -3,12 +3,20 @@
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tulu_pipeline.chat.schema import Conversation
+from tulu_pipeline.datasets import cot
+from tulu_pipeline.raw.convert import convert_rows
+from tulu_pipeline.raw.flan import draw_of_submixes
 from tulu_pipeline.raw.strata import drawn
 from tulu_pipeline.specs.dataset import BrokenRow, Draw, RawRow
 
@@ -113,3 +121,27 @@ def test_paper2023_picks_what_the_original_scripts_pick(
         for place, row_id in enumerate(picked):
             expected[row_id] = "first" if place < parts["first"] else "second"
     assert parts_of(kept(rows, parts, seed, "paper2023")) == expected
+
+
+@given(
+    st.lists(st.integers(0, 20), max_size=40), st.integers(0, 20), st.integers(0, 40), st.randoms(use_true_random=False)
+)
+def test_a_row_more_of_a_submix_wherever_it_stands_changes_one_pick(
+    numbers: list[int], more: int, place: int, rng: random.Random
+) -> None:
+    eight = replace(cot.DATASET, draw=draw_of_submixes(lambda submix: 8))
+
+    def picks(of: list[int]) -> Counter[str]:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "zsopt.jsonl"
+            lines = (json.dumps({"inputs": f"Say {number}:", "targets": f"{number}"}) for number in of)
+            file.write_text("".join(f"{line}\n" for line in lines))
+            rows = list(convert_rows(eight, {file.name: file}, 42))
+        return Counter(row.messages[1].content for row in rows if isinstance(row, Conversation))
+
+    before = picks(numbers)
+    assert before.total() == min(8, len(numbers))
+    assert picks(rng.sample(numbers, len(numbers))) == before
+    after = picks([*numbers[:place], more, *numbers[place:]])
+    assert (before - after).total() <= 1
+    assert (after - before).total() <= 1

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
@@ -91,10 +92,12 @@ def submixes(tmp_path: Path) -> dict[str, Path]:
 def test_cot_draws_as_many_of_each_submix_in_file_order(submixes: dict[str, Path]) -> None:
     left_out: list[int] = []
     rows = [*convert_rows(smaller(cot.DATASET, 30), submixes, 42, on_left_out=left_out.append)]
-    names, numbers = zip(*(row.id.rsplit("_", 1) for row in rows if isinstance(row, Conversation)), strict=True)
+    kept = [row for row in rows if isinstance(row, Conversation)]
+    names = [row.id.rpartition("_")[0] for row in kept]
+    numbers = [row.messages[1].content.rpartition(" ")[2] for row in kept]
     assert Counter(names) == {"cot_zsopt": 30, "cot_fsopt": 25}
     assert left_out == [10]
-    assert list(names) == ["cot_zsopt"] * 30 + ["cot_fsopt"] * 25
+    assert names == ["cot_zsopt"] * 30 + ["cot_fsopt"] * 25
     zero_shot = [int(number) for number in numbers[:30]]
     assert zero_shot == sorted(zero_shot)
     assert zero_shot != list(range(30))
@@ -109,6 +112,18 @@ def test_a_row_more_in_one_submix_changes_one_pick_there_and_none_elsewhere(subm
         stream.write(f"{json.dumps(flan_row('more'))}\n")
     assert len(before - picks()) <= 1
     assert {pick for pick in picks() if "fsopt" in pick} == {pick for pick in before if "fsopt" in pick}
+
+
+@pytest.mark.parametrize("variant", ["", "paper2023"])
+def test_rows_that_are_alike_are_told_apart_among_those_kept(tmp_path: Path, variant: str) -> None:
+    dataset = smaller(cot.DATASET.variant(variant) if variant else cot.DATASET, 6)
+    values = [flan_row("one"), flan_row("two") | {"task": 1}, flan_row("one"), "no row", flan_row("one"), "no row"]
+    rows = list(convert_rows(dataset, {"zsopt.jsonl": write_lines(tmp_path / "zsopt.jsonl", values)}, 42))
+    one, two, *others = (row.id for row in rows if isinstance(row, Conversation))
+    assert re.fullmatch("cot_zsopt_[0-9a-f]{16}", one)
+    assert one != two
+    assert others == [f"{one}~2", f"{one}~3"]
+    assert [row.row_id[-2:] == "~2" for row in rows if isinstance(row, BrokenRow)] == [False, True]
 
 
 def test_cots_paper2023_keeps_the_rows_that_the_originals_script_kept(submixes: dict[str, Path]) -> None:

@@ -131,6 +131,7 @@ DATASET = replace(
                 )
             },
             sample="96 of 210,311",
+            paper=None,
         )
     },
 )

@@ -17,7 +17,8 @@ Variants: `paper2023` replays Python's generator at seed 42, as `reformat_datase
 
 Deviations from the paper: the default draws by hash, so these are other rows of the same two files. Of `paper2023` the
 rows are the script's, in file order instead of the order of the picks; which rows the paper's first models saw hung on
-what else its process had converted before. Ids name the submix and the line; the original numbered its picks.
+what else its process had converted before. Ids name the submix and a hash of prompt and answer, so that no pick hangs
+on where a row stands; the original numbered its picks.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tulu_pipeline.artifacts.source import HubFile, PinnedFile
+from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.raw.flan import flan_conversation, read_submixes, submix_of
+from tulu_pipeline.raw.flan import draw_of_submixes, flan_conversation, published, read_submixes
 from tulu_pipeline.raw.readers import read_tab_separated
-from tulu_pipeline.specs.dataset import Dataset, Draw, Example, PaperCounts, RawRow, RowDropped
+from tulu_pipeline.specs.dataset import Dataset, Example, PaperCounts, RawRow, RowDropped
 
 _TSV_FOLDER = (
     "https://raw.githubusercontent.com/google-research/FLAN/e9e4ec6e2701182c7a91af176f705310da541277/flan/v2/cot_data"
@@ -69,10 +70,6 @@ def _convert(row: RawRow, rng: random.Random) -> Conversation:
     return flan_conversation("cot", row)
 
 
-def _published(path: str) -> HubFile:
-    return HubFile(repo="hamishivi/tulu_mix_store", path=path, revision="7508c5e92f6ebee594f3d60854970a0d0a9587a3")
-
-
 _SUBMIXES = Dataset(
     name="cot",
     module=__name__,
@@ -80,16 +77,16 @@ _SUBMIXES = Dataset(
     citation='Longpre et al., "The Flan Collection: Designing Data and Methods for Effective Instruction Tuning", 2023',
     license="Apache-2.0",
     url="https://github.com/google-research/FLAN",
-    sources={"zsopt.jsonl": _published("cot_zsopt.jsonl"), "fsopt.jsonl": _published("cot_fsopt.jsonl")},
+    sources={"zsopt.jsonl": published("cot_zsopt.jsonl"), "fsopt.jsonl": published("cot_fsopt.jsonl")},
     read=read_submixes,
-    draw=Draw(stratum=submix_of, parts=lambda submix: {"": 50_000}),
+    draw=draw_of_submixes(lambda submix: 50_000),
     convert=_convert,
-    converter_version=2,
+    converter_version=3,
     paper=PaperCounts(instances=100_000, mean_rounds=1.0, mean_prompt_tokens=266.0, mean_completion_tokens=53.2),
     examples=(
         Example(
             RawRow(
-                "zsopt_0",
+                "zsopt_4fd038218673c86f",
                 "zsopt.jsonl:1",
                 {
                     "inputs": "Can a candle burn under water? Reason first.\nOptions:\n- yes\n- no",
@@ -98,7 +95,7 @@ _SUBMIXES = Dataset(
             ),
             Conversation(
                 "cot",
-                "cot_zsopt_0",
+                "cot_zsopt_4fd038218673c86f",
                 (
                     Message("user", "Can a candle burn under water? Reason first.\nOptions:\n- yes\n- no\n"),
                     Message("assistant", "A flame needs air, and under water it gets none. So the answer is no."),
@@ -115,6 +112,7 @@ _TSV = replace(
     draw=None,
     convert=_convert_question,
     converter_version=1,
+    paper=None,  # which counts the submixes
     examples=(
         Example(
             RawRow(
@@ -146,7 +144,7 @@ DATASET = replace(
     variants={
         "paper2023": replace(
             _SUBMIXES,
-            draw=Draw(stratum=submix_of, parts=lambda submix: {"": 50_000}, sampling="paper2023"),
+            draw=draw_of_submixes(lambda submix: 50_000, sampling="paper2023"),
         ),
         "tsv": _TSV,
         "sample": replace(

@@ -8,7 +8,7 @@ Size: 100,000 rows; Table 1 has 100,000 with 1.0 rounds, 355.7 tokens per prompt
 Format: JSON lines with `inputs` (the whole prompt) and `targets`.
 Variants: draw anew from fourteen submixes, by the paper's proportions (those of the collection's `run_example.py`):
     `submix` by hash, `submix_paper2023` with Python's generator at seed 42, as `scripts/resample_flan_v2.py` of
-    open-instruct did, in its order of submixes and of lines.
+    open-instruct did, in its order of submixes and of lines. Their ids are hashes of prompt and answer.
     The CoT submixes of AI2's dump are published; the twelve others are expected in `raw/flan_v2/<submix>.jsonl`.
     The hub's Open-Orca/FLAN has all of them as Parquet (296 GB); SirNeural/flan_v2 has no t0_fsopt.
 
@@ -21,11 +21,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tulu_pipeline.artifacts.source import HubFile, LocalFile, Source
+from tulu_pipeline.artifacts.source import LocalFile, Source
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.raw.flan import flan_conversation, read_submixes, submix_of
+from tulu_pipeline.raw.flan import draw_of_submixes, flan_conversation, published, read_submixes
 from tulu_pipeline.raw.readers import read_json_lines
-from tulu_pipeline.specs.dataset import Dataset, Draw, Example, PaperCounts, RawRow
+from tulu_pipeline.specs.dataset import Dataset, Example, PaperCounts, RawRow
 
 _ROWS = {
     "flan_zsopt": 10_000,
@@ -45,13 +45,9 @@ _ROWS = {
 }
 
 
-def _published(path: str) -> HubFile:
-    return HubFile(repo="hamishivi/tulu_mix_store", path=path, revision="7508c5e92f6ebee594f3d60854970a0d0a9587a3")
-
-
 def _source(submix: str) -> Source:
     if submix.startswith("cot_"):
-        return _published(f"{submix}.jsonl")
+        return published(f"{submix}.jsonl")
     return LocalFile(path=f"raw/flan_v2/{submix}.jsonl")
 
 
@@ -66,7 +62,7 @@ _RESAMPLED = Dataset(
     citation='Longpre et al., "The Flan Collection: Designing Data and Methods for Effective Instruction Tuning", 2023',
     license="Apache-2.0",
     url="https://github.com/google-research/FLAN",
-    sources={"flan_v2_resampled_100k.jsonl": _published("flan_v2_resampled_100k.jsonl")},
+    sources={"flan_v2_resampled_100k.jsonl": published("flan_v2_resampled_100k.jsonl")},
     read=read_json_lines,
     convert=_convert,
     converter_version=1,
@@ -109,7 +105,8 @@ _SUBMIX = replace(
     _RESAMPLED,
     sources={f"{submix}.jsonl": _source(submix) for submix in _ROWS},
     read=read_submixes,
-    draw=Draw(stratum=submix_of, parts=lambda submix: {"": _ROWS[submix]}),
+    draw=draw_of_submixes(_ROWS.__getitem__),
+    converter_version=2,
     examples=(),
 )
 
@@ -119,7 +116,7 @@ DATASET = replace(
         "submix": _SUBMIX,
         "submix_paper2023": replace(
             _SUBMIX,
-            draw=Draw(stratum=submix_of, parts=lambda submix: {"": _ROWS[submix]}, sampling="paper2023"),
+            draw=draw_of_submixes(_ROWS.__getitem__, sampling="paper2023"),
         ),
     },
 )

@@ -26,7 +26,8 @@ def drawn(
 
     `hash` keeps of each stratum the rows with the smallest sha256 of (seed, dataset, row id): its first part takes the
     smallest, the next part those that follow. So the choice is uniform, needs neither an order of the rows nor a common
-    generator, and a row more or less changes at most one row of each part. One pass; memory holds the rows kept and,
+    generator, and a row more or less, wherever it stands, changes at most one row of each part, as long as ids do not
+    follow from the place of a row. One pass; memory holds the rows kept and,
     since the last row of a file may be the smallest, none comes out before the end of the files. Broken rows do.
 
     `paper2023` replays the original's calls of `random.sample`, with one generator for all strata, in the order in
@@ -42,8 +43,21 @@ def drawn(
         on_left_out: told once, at the end, how many whole rows were not kept.
     """
     if draw.sampling == "hash":
-        return _by_hash(read(), draw, seed, dataset, on_left_out)
-    return _as_in_2023(read, draw, seed, on_left_out)
+        kept = _by_hash(read(), draw, seed, dataset, on_left_out)
+    else:
+        kept = _as_in_2023(read, draw, seed, on_left_out)
+    return _told_apart(kept) if draw.ids_repeat else kept
+
+
+def _told_apart(rows: Iterable[Row]) -> Iterator[Row]:
+    seen: Counter[str] = Counter()
+    for row in rows:
+        if isinstance(row, RawRow):
+            seen[row.row_id] += 1
+            if seen[row.row_id] > 1:
+                yield replace(row, row_id=f"{row.row_id}~{seen[row.row_id]}")
+                continue
+        yield row
 
 
 def _by_hash(

@@ -63,11 +63,14 @@ class Draw:
         parts: what a stratum gives: part name to number of rows, in the order in which the parts are filled.
         sampling: `hash` keeps the smallest hashes of (seed, dataset, row id), whatever the order of the rows;
             `paper2023` replays Python's generator, seeded once, over the strata in their order, as the original did.
+        ids_repeat: row ids follow from what the rows hold, so that rows that are alike have one id. Any of them may be
+            kept; those kept are then told apart as `~2`, `~3` and so on, in file order.
     """
 
     stratum: Callable[[RawRow], str]
     parts: Callable[[str], Mapping[str, int]]
     sampling: Literal["hash", "paper2023"] = "hash"
+    ids_repeat: bool = False
 
 
 class RowDropped(Exception):

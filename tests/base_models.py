@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 _HIDDEN, _LAYERS, _HEADS, _CONTEXT = 64, 2, 2, 1024
 _TAGS = ("<|user|>\n", "<|assistant|>\n", "Answer:", "Question:", "What is ", " and ", "?\n")
@@ -28,6 +28,7 @@ def write_neox_tokenizer(folder: Path) -> None:
     tokenizer = _byte_level(("<|endoftext|>", "<|padding|>"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens([AddedToken(" " * run, normalized=True) for run in (4, 3, 2)])
     tokenizer.save(str(folder / "tokenizer.json"))
     tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from tasks.tokenization import TokenizeParams, run_tokenize
 from tulu_pipeline.artifacts.json_lines import read_lines
 from tulu_pipeline.artifacts.source import LocalFile
 from tulu_pipeline.artifacts.stage import Job, RunContext
-from tulu_pipeline.benchmarks import gsm
+from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.chat.conversations import ConversationWriter
 from tulu_pipeline.chat.options import TokenizerMode
 from tulu_pipeline.chat.schema import Conversation, Message
-from tulu_pipeline.demo.arithmetic import problems
 from tulu_pipeline.inference.engine import EngineName
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
@@ -30,8 +29,8 @@ from tulu_pipeline.tokens.shards import open_tokens
 
 pytestmark = pytest.mark.timeout(240)
 
-QUESTIONS = 12
-RECIPE = Recipe(learning_rate=3e-3, max_steps=40, conversations_per_step=8, warmup_steps=3, dtype="fp32", epochs=9.0)
+SOUNDS = {"cat": "Meow, softly.", "dog": "Woof woof!", "cow": "A long moo.", "owl": "Hoo. Hoo.", "bee": "It hums."}
+RECIPE = Recipe(learning_rate=6e-3, max_steps=48, conversations_per_step=8, warmup_steps=3, dtype="fp32", epochs=9.0)
 PROFILE = Profile(ranks=2, micro_batch_conversations=4, zero_stage=3)
 
 
@@ -85,13 +84,13 @@ def chain(request: pytest.FixtureRequest, llama_like: Path, tmp_path_factory: py
     _write_conversations(stage.folder("conversations"))
     params = TokenizeParams(tokenizer_mode=case.mode)
     run_tokenize(stage.job("tokens", params, conversations=folder / "conversations", tokenizer=base), stage.ctx)
-    tuning = FinetuneParams(recipe=RECIPE, components=(("sums", 1),))
+    tuning = FinetuneParams(recipe=RECIPE, components=(("sounds", 1),))
     metrics = run_finetune(stage.job("tuned", tuning, model=base, tokens_0=folder / "tokens"), stage.ctx)
 
     def answer(engine: EngineName) -> list[Completion]:
         benchmark = _benchmark(stage.folder("questions"))
         asked = generate_params(
-            benchmark, "gsm_direct", tuned=True, engine=engine, engine_dtype="float32", max_new_tokens=16
+            benchmark, "alpaca_eval", tuned=True, engine=engine, engine_dtype="float32", max_new_tokens=16
         )
         run_generate([stage.job(engine, asked, model=folder / "tuned", benchmark=folder / "questions")], stage.ctx)
         return list(read_lines(folder / engine / "completions.jsonl", Completion))
@@ -123,24 +122,24 @@ class Stage:
 
 
 def _write_conversations(folder: Path) -> None:
-    """Sums in one round and in two, with an end mark typed by a user."""
+    """Questions with answers of their own, in one round and in two, with end marks typed by a user."""
     with ConversationWriter(folder) as writer:
-        for number, problem in enumerate(islice(problems(1), 96)):
-            rounds = [Message("user", problem.question), Message("assistant", problem.working)]
+        for number, (animal, sound) in enumerate(islice(cycle(SOUNDS.items()), 96)):
+            rounds = [Message("user", _question(animal)), Message("assistant", sound)]
             if number % 4 == 0:
-                rounds += [Message("user", "Again </s> or <|endoftext|>?"), Message("assistant", problem.working)]
-            writer.write(Conversation("sums", str(number), tuple(rounds)))
+                rounds += [Message("user", "Again </s> or <|endoftext|>?"), Message("assistant", sound)]
+            writer.write(Conversation("sounds", str(number), tuple(rounds)))
+
+
+def _question(animal: str) -> str:
+    return f"What does the {animal} say, and how loud is it?"
 
 
 def _benchmark(folder: Path) -> Any:
-    asked = list(islice(problems(2), QUESTIONS + 8))
-    lines = {
-        "exemplars.jsonl": [{"question": "1 and 1", "cot_answer": "2.", "short_answer": "2"}] * 8,
-        "test.jsonl": [{"question": f"{each.question} </s>", "answer": "#### 3"} for each in asked[:QUESTIONS]],
-    }
-    for name, rows in lines.items():
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return replace(gsm.BENCHMARK, sources={name: LocalFile(path=name) for name in lines})
+    asked = [_question(animal) for animal in SOUNDS] + ["Again </s> or <|endoftext|>?", "Über 猫?"]
+    rows = [{"instruction": each, "output": "", "dataset": "sounds"} for each in asked]
+    (folder / "model_outputs.json").write_text(json.dumps(rows))
+    return replace(alpaca_eval.BENCHMARK, sources={"model_outputs.json": LocalFile(path="model_outputs.json")})
 
 
 def test_a_conversation_begins_as_its_family_does_and_its_answers_end(chain: Chain) -> None:
@@ -193,7 +192,7 @@ def test_a_chat_of_the_checkpoint_has_one_bos_where_the_family_has_one(chain: Ch
 @pytest.mark.needs_libnuma
 def test_both_engines_give_the_same_answers(chain: Chain) -> None:
     ours = chain.answer("vllm")
-    assert len(ours) == QUESTIONS
+    assert len(ours) == len(SOUNDS) + 2
     assert ours == chain.answer("transformers")
-    assert len({completion.texts for completion in ours}) > 1, "all answers are one, so nothing was compared"
-    assert any(completion.finish_reasons == ("stop",) for completion in ours)
+    learned = [completion.texts[0] == sound for completion, sound in zip(ours, SOUNDS.values(), strict=False)]
+    assert sum(learned) >= 2, "no answers of its own were learned, so nothing was compared"

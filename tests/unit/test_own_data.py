@@ -154,9 +154,10 @@ def test_files_that_differ_in_their_endings_alone_are_numbered(tmp_path: Path) -
 
 @pytest.mark.parametrize("file", ["rows.jsonl", "rows.parquet"])
 def test_of_several_licenses_all_apply(tmp_path: Path, file: str) -> None:
-    stated = [["MIT", "Apache-2.0"], ["MIT"], [], None]
+    stated = [["MIT", "Apache-2.0"], ["MIT"], ["MIT OR 0BSD"], ["MIT OR 0BSD", "CC-BY-4.0"], [], None]
     made = own(tmp_path, [LAYOUTS["messages"] | {"terms": each} for each in stated], file, names={"license": "terms"})
-    assert [row.license for row in made] == ["MIT AND Apache-2.0", "MIT", "", ""]
+    told = [row.license for row in made]
+    assert told == ["MIT AND Apache-2.0", "MIT", "MIT OR 0BSD", "(MIT OR 0BSD) AND CC-BY-4.0", "", ""]
 
 
 def test_a_language_is_a_code_of_iso_639_1_or_none_and_this_is_told(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def _convert(name: str, layouts: tuple[Layout, ...], names: Names, row: RawRow, 
 
 def _license(value: Mapping[str, Any], names: Names) -> str:
     stated = value.get(names["license"]) if "license" in names else None
-    return " AND ".join(str(each) for each in (stated if isinstance(stated, list) else [stated]) if each)
+    several = [str(each) for each in (stated if isinstance(stated, list) else [stated]) if each]
+    return " AND ".join(f"({each})" if " OR " in each and len(several) > 1 else each for each in several)
 
 
 def _language(value: Mapping[str, Any], names: Names) -> tuple[str, str]:

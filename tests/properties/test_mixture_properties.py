@@ -1,13 +1,14 @@
 """Weights divide a total; the shares follow from the weights, not from where a component stands."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.specs.mixture import Component, Mixture
+from tulu_pipeline.specs.mixture import Component, Mixture, single
 
 WEIGHTS = st.one_of(st.integers(1, 1000).map(float), st.floats(0.01, 100.0), st.sampled_from([0.1, 0.2, 0.3, 0.7]))
 PARTS = st.lists(st.tuples(WEIGHTS, st.integers(1, 4)), min_size=1, max_size=6)
@@ -107,3 +108,34 @@ def test_weights_that_do_not_fit_together_are_refused(
     parts = tuple(Component(dataset=f"d{number}", weight=weight) for number, weight in enumerate(weights))
     with pytest.raises(BadInput, match=what):
         Mixture(name="m", components=parts, total=total)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"cap": 2.5}, "the cap is 2.5"),
+        ({"cap": True}, "the cap is True"),
+        ({"repeat": 1.5}, "repeat is 1.5"),
+        ({"weight": "1"}, "the weight is '1'"),
+        ({"weight": True}, "the weight is True"),
+        ({"deduplicate": "nearly"}, "deduplicate is 'nearly'"),
+        ({"licenses": (None,)}, "licenses holds what is no text"),
+        ({"dataset": None}, "the dataset is None"),
+    ],
+)
+def test_a_component_takes_no_value_of_another_type(values: dict[str, object], what: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(what)):
+        Component(**{"dataset": "a"} | values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a/../b", "../a", ".hidden", "", "a b", "a\n", "a+b", "a[b]", "-a"])
+def test_a_mixture_has_a_name_that_a_folder_and_a_command_can_have(name: str) -> None:
+    with pytest.raises(BadInput, match="the name is"):
+        Mixture(name=name, components=(Component(dataset="a"),))
+    assert single("sharegpt:fixed-2.1").name == "sharegpt:fixed-2.1"
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", 1.5), ("total", 10.0)])
+def test_a_mixture_counts_in_whole_numbers(field: str, value: float) -> None:
+    with pytest.raises(BadInput, match=f"the {field} is {value}"):
+        Mixture(name="m", components=(Component(dataset="a", weight=1.0),), **{field: value})  # type: ignore[arg-type]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from tulu_pipeline.errors import BadInput
 
 Deduplicate = Literal["", "exact", "near"]
+# What can be part of an artifact's name and name a folder.
+_NAME = re.compile(r"\w[\w.:-]*")
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
 
@@ -43,6 +45,16 @@ class Component:
         def refuse(what: str, fix: str) -> None:
             raise BadInput(what, f"component `{self.dataset}`", fix)
 
+        if not _is_text(self.dataset):
+            refuse(f"the dataset is {self.dataset!r}", "write the name of a dataset")
+        if self.cap is not None and not _is_whole(self.cap):
+            refuse(f"the cap is {self.cap!r}", "write a whole number, or None for all")
+        if not _is_whole(self.repeat):
+            refuse(f"repeat is {self.repeat!r}", "write a whole number; a weight divides more finely")
+        if self.weight is not None and (isinstance(self.weight, bool) or not isinstance(self.weight, int | float)):
+            refuse(f"the weight is {self.weight!r}", "write a positive number")
+        if self.deduplicate not in get_args(Deduplicate):
+            refuse(f"deduplicate is {self.deduplicate!r}", 'write "exact" or "near", or "" for neither')
         if self.cap is not None and self.cap < 1:
             refuse(f"the cap is {self.cap}", "write at least 1, or None for all")
         if self.repeat < 1:
@@ -55,6 +67,8 @@ class Component:
         for name, values in tuples.items():
             if not isinstance(values, tuple):
                 refuse(f"{name} is a {type(values).__name__}", f"write a tuple: `{name}=({str(values)!r},)`")
+            elif not all(isinstance(each, str) for each in values):
+                refuse(f"{name} holds what is no text: {values!r}", f'write texts: `{name}=("…",)`')
         for code in self.languages:
             if not _LANGUAGE.fullmatch(code):
                 refuse(f"`{code}` is no language code", "write two small letters, as ISO 639-1 has them: `en`")
@@ -67,7 +81,7 @@ class Mixture:
     """What a model is tuned on.
 
     Attributes:
-        name: id; a model tuned on it is `model+mixture`.
+        name: id of letters, digits, `_`, `-`, `.` and `:`; a model tuned on it is `model+mixture`.
         components: in order; the training order is drawn over all of them together.
         label: how tables call a model tuned on it; "" uses the name.
         seed: draws the capped components.
@@ -84,6 +98,12 @@ class Mixture:
         def refuse(what: str, fix: str) -> None:
             raise BadInput(what, f"mixture `{self.name}`", fix)
 
+        if not (_is_text(self.name) and _NAME.fullmatch(self.name)):
+            refuse(f"the name is {self.name!r}", "write letters, digits, `_`, `-`, `.` and `:`, no sign first")
+        if not _is_whole(self.seed):
+            refuse(f"the seed is {self.seed!r}", "write a whole number")
+        if self.total is not None and not _is_whole(self.total):
+            refuse(f"the total is {self.total!r}", "write a whole number of conversations")
         names = [component.dataset for component in self.components]
         if not names:
             refuse(f"mixture `{self.name}` has no component", "name at least one dataset")
@@ -120,6 +140,14 @@ class Mixture:
         for name in by_remainder[: self.total - sum(shares.values())]:
             shares[name] += 1
         return tuple(shares[part.dataset] // part.repeat for part in self.components)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def single(dataset: str) -> Mixture:

@@ -170,6 +170,35 @@ def test_an_export_that_stops_leaves_what_was_there_and_the_next_one_goes_throug
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_an_edited_card_is_not_overwritten(tmp_path: Path, parts: list[Part]) -> None:
+    out = tmp_path / "out"
+    write_folder(out, "garden", "", parts)
+    card = out / "README.md"
+    card.write_text(card.read_text() + "Ask Ada before you use it.\n")
+    with pytest.raises(BadInput, match=r"`README\.md` of the exported folder .* was edited"):
+        write_folder(out, "garden", "", parts)
+    assert card.read_text().endswith("Ada before you use it.\n")
+    card.unlink()
+    assert write_folder(out, "garden", "", parts) == 25
+
+
+def test_an_export_killed_between_its_renames_is_put_back_and_swept(tmp_path: Path, parts: list[Part]) -> None:
+    out = tmp_path / "out"
+    write_folder(out, "garden", "", parts[:1])
+    before = digests(out)
+    out.rename(tmp_path / ".out.old-0123abcd")
+
+    def stop(name: str, done: float, total: float | None, unit: str, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(out, "garden", "", parts, stop)
+    assert digests(out) == before
+    (tmp_path / ".out.old-4567cdef").mkdir()
+    assert write_folder(out, "garden", "", parts) == 25
+    assert not list(tmp_path.glob(".out*"))
+
+
 def test_two_exports_do_not_write_one_folder_at_once(tmp_path: Path, parts: list[Part]) -> None:
     beside = tmp_path / ".out.writing"
     beside.mkdir()

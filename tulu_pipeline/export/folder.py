@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import glob
+import hashlib
 import json
 import os
 import shutil
@@ -80,7 +82,7 @@ def write_folder(
     """Write the mixture to `out`; returns the number of rows.
 
     Args:
-        out: the folder; replaced where an export wrote it and nobody added to it.
+        out: the folder; replaced where an export wrote it and nobody added to it or edited its card.
         name: the mixture's.
         label: how tables call it, "" for none.
         parts: in order; a part's rows are written `repeat` times, one pass after the other.
@@ -105,7 +107,9 @@ def write_folder(
             "licenses": {license_: meaning(license_) for license_ in union_of(parts)},
             "files": [dataclasses.asdict(entry) for entry in outputs],
         }
-        (folder / CARD).write_text(render_card(description, label), encoding="utf-8")
+        card = render_card(description, label).encode()
+        (folder / CARD).write_bytes(card)
+        description["card_sha256"] = hashlib.sha256(card).hexdigest()
         (folder / MARK).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         list_files(folder, fsync=True)
         _put_in_place(folder, out)
@@ -149,6 +153,9 @@ def refuse_foreign(out: Path) -> None:
         raise BadInput(f"the folder `{out}` holds files that no export wrote", str(out.absolute()), fix)
     if added := sorted(there - written):
         raise BadInput(f"`{added[0]}` was added to the exported folder `{out}`", str(out.absolute()), fix)
+    known = description.get("card_sha256")  # exports did not always tell
+    if known and CARD in there and hashlib.sha256((out / CARD).read_bytes()).hexdigest() != known:
+        raise BadInput(f"`{CARD}` of the exported folder `{out}` was edited", str(out / CARD), fix)
 
 
 def _component(part: Part) -> dict[str, Any]:
@@ -209,9 +216,19 @@ def _beside(out: Path) -> Iterator[Path]:
             raise BadInput(f"another export writes `{out}` now", str(folder.absolute()), "wait for it to end")
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _put_back(out)
         yield folder
     finally:
         os.close(descriptor)
+
+
+def _put_back(out: Path) -> None:
+    """What an export that was killed at its very end had moved away."""
+    for old in sorted(out.parent.glob(f"{glob.escape(f'.{out.name}.old-')}*")):
+        if out.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(out)
 
 
 def _put_in_place(folder: Path, out: Path) -> None:

@@ -36,8 +36,9 @@ class Profile:
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
         gpu_memory_share: share of GPU memory the generation engine may take.
-        cpu_slots: stages that may run side by side on the CPU; likewise gpu_slots and api_slots. A finetuning and
-            an engine take all GPUs, so one GPU slot is right unless a profile gives them fewer ranks.
+        cpu_slots: stages that may run side by side on the CPU, and processes that tokenizing one large mixture may
+            take; likewise gpu_slots and api_slots. A finetuning and an engine take all GPUs, so one GPU slot is right
+            unless a profile gives them fewer ranks.
         lease_stale_seconds: a silent holder on another host is taken over after this long.
     """
 

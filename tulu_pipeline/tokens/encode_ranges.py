@@ -43,7 +43,11 @@ class RangeJob:
 
 
 def sensible_processes(encoder: GroupEncoder, cores: int) -> int:
-    """How many processes pay, at most one per core; 1 is this one."""
+    """How many processes pay, at most one per core; 1 is this one.
+
+    Stages beside this one are not counted: where several tokenize at once, their processes share the cores. The last
+    one, usually the largest, then has them to itself.
+    """
     fast = encoder.way == "fast" and encoder.own is None
     wanted = encoder.file.size_bytes // _BYTES_PER_PROCESS["fast" if fast else "plain"]
     return max(1, min(wanted, cores, encoder.file.groups))

@@ -217,7 +217,8 @@ def tokens(
         as_json: print JSON for scripts.
     """
     from flows.progress import Bars
-    from flows.tokens import print_tokens, show_tokens, tokens_json
+    from flows.tokens import show_tokens
+    from flows.tokens_view import print_tokens, tokens_json
 
     with Bars(open_console(stderr=True)) as bars, above(bars.console):
         shown = show_tokens(

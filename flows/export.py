@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 from flows.catalog import find_dataset, find_mixture_of_file, find_tokenizer
 from flows.graph import components_graph
-from flows.session import Request, Session, prepare_graph, run_session
-from tulu_pipeline.artifacts.run import local_threads
+from flows.session import Request, Session, make_all, prepare_graph
 from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
-from tulu_pipeline.errors import TuluError
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import Mixture
 
@@ -74,10 +72,7 @@ def export(
     experiment = components_of(mixture, datasets, find_tokenizer(tokenizer))
     request = Request(experiment=experiment.name, store=store, profile=profile)
     session = prepare_graph(request, experiment, components_graph(experiment, mixture), progress)
-    with local_threads() as submit:
-        result = run_session(session, submit)
-    for failure in result.failed:
-        raise TuluError(f"{failure.name}: {failure.error.what}", failure.error.where, failure.error.fix)
+    result = make_all(session)
     parts = list(_parts(session, mixture))
     licenses = union_of(parts)
     on_licenses(licenses)

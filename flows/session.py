@@ -13,10 +13,10 @@ from flows.select import select
 from tulu_pipeline.artifacts.artifact import Graph
 from tulu_pipeline.artifacts.plan import Plan
 from tulu_pipeline.artifacts.resolve import Resolver, SourcesLock
-from tulu_pipeline.artifacts.run import RunResult, Submit
+from tulu_pipeline.artifacts.run import RunResult, Submit, local_threads
 from tulu_pipeline.artifacts.stage import ReportProgress, RunContext, no_progress
 from tulu_pipeline.artifacts.store import Store
-from tulu_pipeline.errors import BadInput
+from tulu_pipeline.errors import BadInput, TuluError
 from tulu_pipeline.profile import has_gpu, load_profile
 from tulu_pipeline.settings import Settings, read_settings
 from tulu_pipeline.specs.experiment import Experiment
@@ -120,6 +120,19 @@ def run_session(session: Session, submit: Submit, on_change: Callable[[Plan], No
         submit=submit,
         on_change=on_change,
     )
+
+
+def make_all(session: Session) -> RunResult:
+    """Make whatever the plan found stale, in this process.
+
+    Raises:
+        TuluError: something could not be made; the first root cause.
+    """
+    with local_threads() as submit:
+        result = run_session(session, submit)
+    for failure in result.failed:
+        raise TuluError(f"{failure.name}: {failure.error.what}", failure.error.where, failure.error.fix)
+    return result
 
 
 def with_available_engine(experiment: Experiment) -> Experiment:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from flows.catalog import DATASETS, EXPERIMENTS, find_dataset, find_experiment, find_model, find_tokenizer
 from flows.graph import conversations_graph
-from flows.session import Request, Session, prepare_graph, run_session
-from tulu_pipeline.artifacts.run import local_threads
+from flows.session import Request, Session, make_all, prepare_graph
 from tulu_pipeline.artifacts.stage import AUX, ReportProgress, no_progress
 from tulu_pipeline.chat.options import EncodeOptions
-from tulu_pipeline.errors import BadInput, NotFound, TuluError, unknown_name
+from tulu_pipeline.errors import BadInput, NotFound, unknown_name
 from tulu_pipeline.registry import Registry, load_file
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
@@ -94,10 +93,7 @@ def show_tokens(
         conversations_graph(whose, dataset, spec),
         progress,
     )
-    with local_threads() as submit:
-        result = run_session(session, submit)
-    for failure in result.failed:
-        raise TuluError(f"{failure.name}: {failure.error.what}", failure.error.where, failure.error.fix)
+    make_all(session)
 
     from tulu_pipeline.chat.conversations import ConversationFile
 
@@ -119,72 +115,6 @@ def show_tokens(
         license=conversation.license or dataset.license,
         dropped=dropped,
     )
-
-
-def tokens_json(shown: Shown) -> dict[str, Any]:
-    """The form that scripts rely on."""
-    return {
-        "dataset": shown.conversation.dataset,
-        "id": shown.conversation.id,
-        "row": shown.row,
-        "rows": shown.rows,
-        "license": shown.license,
-        "language": shown.conversation.language,
-        "tokenizer": shown.tokenizer,
-        "max_length_tokens": shown.max_length_tokens,
-        "cut": shown.view.cut,
-        "supervised": shown.view.supervised,
-        "dropped": shown.dropped,
-        "tokens": [dataclasses.asdict(token) for token in shown.view.tokens],
-    }
-
-
-def print_tokens(shown: Shown, console: Any) -> None:
-    """A line of facts, then the tokens: borders between them, supervised stretches in ⟦ ⟧ and in color."""
-    from rich.text import Text
-
-    console.print(_facts(shown), style="bold", markup=False, highlight=False)
-    if shown.dropped:
-        console.print(f"left out of training: {shown.dropped}", style="yellow", markup=False, highlight=False)
-    text = Text()
-    tokens = shown.view.tokens
-    for index, token in enumerate(tokens):
-        learned_before = index > 0 and tokens[index - 1].supervised
-        learned_after = index + 1 < len(tokens) and tokens[index + 1].supervised
-        style = "green" if token.supervised else ""
-        if token.supervised and not learned_before:
-            text.append("⟦", style="bold green")
-        visible = _visible(token.shown, token.text)
-        if token.control:
-            text.append(f"‹{visible}›", style=f"{style} bold reverse".strip())
-        else:
-            text.append(visible, style=style if token.text else f"{style} italic".strip())
-        if token.supervised and not learned_after:
-            text.append("⟧", style="bold green")
-        text.append("\n" if token.text.endswith("\n") else "│", style="dim")
-    console.print(text, soft_wrap=True)
-    if shown.view.cut:
-        console.print(f"… {shown.view.cut:,} tokens more are cut off", style="yellow", markup=False, highlight=False)
-    console.print("⟦learned⟧  ‹placed as an id›  │ border of a token  ↵ newline", style="dim", highlight=False)
-
-
-def _facts(shown: Shown) -> str:
-    tokens = len(shown.view.tokens)
-    facts = [
-        shown.conversation.id,
-        f"row {shown.row:,} of {shown.rows:,}",
-        f"{tokens:,} {'token' if tokens == 1 else 'tokens'} of {shown.tokenizer}, {shown.view.supervised:,} learned",
-        f"cut at {shown.max_length_tokens:,}" if shown.view.cut else "",
-        shown.license,
-        shown.conversation.language,
-    ]
-    return " · ".join(fact for fact in facts if fact)
-
-
-def _visible(shown: str, text: str) -> str:
-    """What would not be seen gets a sign; borders and brackets that are text stay as they are."""
-    seen = shown.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍").replace("\x1b", "␛")
-    return seen if text.strip() else seen.replace(" ", "·")
 
 
 def _find(name: str, experiment: Experiment | None) -> tuple[Experiment | None, Dataset]:

@@ -1,15 +1,20 @@
 """`tulu tokens`: one conversation token by token, with and without color, and what it says of rows not there."""
 
+import io
 import json
+import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.processes import tulu, tulu_json
+from rich.console import Console
 from toy_experiment import write_experiment
 
-from flows.tokens import Shown, show_tokens, tokens_json
+from flows.tokens import Shown, show_tokens
+from flows.tokens_view import print_tokens, tokens_json
 from tulu_pipeline.chat.template import render_training
 from tulu_pipeline.errors import BadInput, NotFound
 
@@ -126,6 +131,17 @@ def test_the_command_marks_what_is_learned_also_where_there_is_no_color(camels: 
     as_json = tulu_json(*words, cwd=camels)
     shown = show_tokens(str(camels / "camels.py"), tokenizer=str(llama_like), store=str(camels / "store"))
     assert as_json == json.loads(json.dumps(tokens_json(shown)))
+
+
+def test_no_character_of_a_conversation_is_obeyed_by_the_terminal(show: Callable[..., Shown]) -> None:
+    shown = show()
+    hostile = "a\x00b\x08c\x9b31md\x1b[31me\u202efg\u200b"
+    tokens = (replace(shown.view.tokens[0], text=hostile, shown=hostile),)
+    console = Console(file=io.StringIO(), width=200)
+    print_tokens(replace(shown, view=replace(shown.view, tokens=tokens)), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert r"a\x00b\x08c\x9b31md␛[31me\u202efg\u200b" in text
+    assert {each for each in text if unicodedata.category(each) in {"Cc", "Cf"}} == {"\n"}
 
 
 def test_the_command_names_what_it_cannot_find(camels: Path) -> None:

@@ -177,7 +177,8 @@ def _print_stored(name: str, stored: Mapping[str, Any] | None, console: Any) -> 
         return
     counts = [f"{stored[each]:,} {each}" for each in ("rows", "kept", "dropped", "changed") if each in stored]
     made = stored["made"][:16].replace("T", " ")
-    console.print(f"in this store: {', '.join(counts)} (made {made}, converter version {stored['converter_version']})")
+    by = "converter version" if stored["current"] else "an older version of the converter:"
+    console.print(f"in this store: {', '.join(counts)} (made {made}, {by} {stored['converter_version']})")
     for log in ("dropped", "changed"):
         if stored.get(log):
             _print_reasons(name, stored, log, console)

@@ -13,6 +13,7 @@ from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.canonical import to_plain
 from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.store import Store
+from tulu_pipeline.artifacts.versions import fingerprint, is_users
 from tulu_pipeline.mixing.licenses import meaning, union
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Component, Mixture
@@ -22,12 +23,17 @@ _LOGS = ("dropped", "changed")
 
 
 def stored_dataset(dataset: Dataset, store: Store) -> dict[str, Any] | None:
-    """The counts of the newest conversations of a dataset; None where the store has none."""
-    manifest = _newest(store, "normalize", lambda found: found.identity["params"].get("dataset") == dataset.name)
-    if manifest is None:
+    """The counts of the newest conversations of a dataset; None where the store has none.
+
+    Those of its present converter come first; `"current"` says whether they are. A dataset of a user's file and one of
+    the project that have one name are two.
+    """
+    found = [each for each in store.manifests(only="normalize") if _is_of(each, dataset) and store.has_payload(each)]
+    if not found:
         return None
-    version = manifest.identity["objects"].get(f"dataset {dataset.name}")
-    return _counts(manifest, store) | {"converter_version": version}
+    manifest = max(found, key=lambda each: (_is_current(each, dataset), each.created, each.key))
+    facts = {"converter_version": manifest.identity["objects"][_object(dataset)]}
+    return _counts(manifest, store) | facts | {"current": _is_current(manifest, dataset)}
 
 
 def stored_mixture(mixture: Mixture, datasets: tuple[Dataset, ...], store: Store) -> dict[str, Any]:
@@ -65,9 +71,31 @@ def stored_mixture(mixture: Mixture, datasets: tuple[Dataset, ...], store: Store
 def _newest_like(store: Store, artifact: Artifact, dataset: Dataset) -> Manifest | None:
     """The newest artifact that was made as this one, from whatever raw files and with whatever tokenizer."""
     if artifact.stage.name == "normalize":
-        return _newest(store, "normalize", lambda found: found.identity["params"].get("dataset") == dataset.name)
+        return _newest(store, "normalize", lambda found: _is_current(found, dataset))
     params = to_plain(artifact.params)
-    return _newest(store, artifact.stage.name, lambda found: found.identity["params"] == params)
+
+    def wanted(found: Manifest) -> bool:
+        whole = store.manifest("normalize", found.inputs["conversations"])
+        return found.identity["params"] == params and whole is not None and _is_current(whole, dataset)
+
+    return _newest(store, artifact.stage.name, wanted)
+
+
+def _is_of(manifest: Manifest, dataset: Dataset) -> bool:
+    """Whether these are conversations of the dataset, by whatever version of its code."""
+    users = _object(dataset) in manifest.identity.get("code", {})
+    return _object(dataset) in manifest.identity["objects"] and users == is_users(dataset.module)
+
+
+def _is_current(manifest: Manifest, dataset: Dataset) -> bool:
+    name = _object(dataset)
+    if not _is_of(manifest, dataset) or manifest.identity["objects"][name] != dataset.converter_version:
+        return False
+    return not is_users(dataset.module) or manifest.identity["code"][name] == fingerprint([dataset.module])
+
+
+def _object(dataset: Dataset) -> str:
+    return f"dataset {dataset.name}"
 
 
 def _newest(store: Store, stage: str, wanted: Callable[[Manifest], bool]) -> Manifest | None:

@@ -134,6 +134,21 @@ def test_show_counts_what_the_store_has_and_says_what_the_licenses_ask_for(mirro
     assert "2,017 rows, 2,017 kept, 0 dropped" in text
 
 
+def test_show_does_not_take_one_dataset_for_another_of_its_name(mine: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(mine.read_text().replace('dataset("worms"', 'dataset("alpaca"') + "OWN = EXPERIMENT.datasets[0]\n")
+    other.write_text(other.read_text().replace('"worms"', '"alpaca"'))
+    (tmp_path / "worms.json").rename(tmp_path / "alpaca.json")
+    assert tulu("export", f"{other}:PAIR", cwd=tmp_path).returncode == 0
+    assert tulu_json("show", "alpaca", cwd=tmp_path)["stored"] is None
+    assert tulu_json("show", f"{other}:OWN", cwd=tmp_path)["stored"]["current"]
+    other.write_text(other.read_text().replace("converter_version=1", "converter_version=2"))
+    assert not tulu_json("show", f"{other}:OWN", cwd=tmp_path)["stored"]["current"]
+    assert "an older version of the converter: 1" in tulu("show", f"{other}:OWN", cwd=tmp_path).stdout
+    pair = tulu_json("show", f"{other}:PAIR", cwd=tmp_path)
+    assert [each["exact"] for each in pair["components"]] == [False, False]
+
+
 def test_show_tells_the_licenses_of_a_mixture_before_anything_is_there(tmp_path: Path) -> None:
     facts = tulu_json("show", "human_gpt_mix", cwd=tmp_path)
     assert set(facts["licenses"]) == {"Apache-2.0", "CC-BY-SA-3.0", "CC-BY-NC-4.0", "unknown"}

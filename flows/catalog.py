@@ -22,16 +22,22 @@ EXPERIMENTS = Registry("experiment", "tulu_pipeline.experiments", "EXPERIMENT", 
 FAMILIES = Registry("model family", "tulu_pipeline.models", "FAMILY", Family)
 
 
+def in_file(name: str) -> tuple[Path, str] | None:
+    """The file and the constant ("" where none is named) of `path/to/mine.py:CONSTANT`; None for any other name."""
+    path, _, constant = name.partition(":")
+    return (Path(path), constant) if path.endswith(".py") else None
+
+
 def find_experiment(name: str) -> Experiment:
     """An experiment by name, or of a user's file: `path/to/mine.py` or `path/to/mine.py:EXPERIMENT`.
 
     Raises:
         NotFound: no such experiment. BadInput: the file holds none.
     """
-    path, _, constant = name.partition(":")
-    if path.endswith(".py"):
+    if place := in_file(name):
+        path, constant = place
         registry = Registry("experiment", "tulu_pipeline.experiments", constant or EXPERIMENTS.constant, Experiment)
-        return registry.from_module(load_file(Path(path)), None)
+        return registry.from_module(load_file(path), None)
     return EXPERIMENTS.get(name)
 
 
@@ -95,15 +101,15 @@ def find_mixture_of_file(name: str) -> tuple[Mixture, tuple[Dataset, ...]]:
     Raises:
         NotFound: no such mixture or dataset. BadInput: the file holds none.
     """
-    path, _, constant = name.partition(":")
-    if not path.endswith(".py"):
+    if (place := in_file(name)) is None:
         known = {mixture.name: mixture for mixture in mixtures()}
-        if path in known:
-            return known[path], ()
-        if path not in DATASETS.names():
+        if name in known:
+            return known[name], ()
+        if name.partition(":")[0] not in DATASETS.names():
             raise unknown_name("mixture or dataset", name, [*known, *DATASETS.names()])
         return single(find_dataset(name).name), ()
-    module = load_file(Path(path))
+    path, constant = place
+    module = load_file(path)
     return Registry("mixture", "", constant or "MIXTURE", Mixture).from_module(module, None), _datasets_of(module)
 
 
@@ -132,16 +138,18 @@ def find_any(name: str) -> tuple[object, tuple[Dataset, ...]]:
     Raises:
         NotFound: nothing is called so. BadInput: the file holds no such thing.
     """
-    path, _, constant = name.partition(":")
-    if path.endswith(".py"):
-        module = load_file(Path(path))
+    if place := in_file(name):
+        path, constant = place
+        module = load_file(path)
         constants = [constant] if constant else ["EXPERIMENT", "MIXTURE", "DATASET"]
         values = [getattr(module, each, None) for each in constants]
         known = [
             each for each in values if isinstance(each, Dataset | Mixture | PretrainedModel | Benchmark | Experiment)
         ]
         if not known:
-            raise BadInput(f"no dataset, mixture or experiment `{constant}`", path, f"define {' or '.join(constants)}")
+            raise BadInput(
+                f"no dataset, mixture or experiment `{constant}`", str(path), f"define {' or '.join(constants)}"
+            )
         return known[0], _datasets_of(module)
     for find in (find_dataset, find_benchmark, find_experiment, find_mixture, find_model):
         try:

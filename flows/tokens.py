@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.catalog import DATASETS, EXPERIMENTS, find_dataset, find_experiment, find_model, find_tokenizer
+from flows.catalog import DATASETS, EXPERIMENTS, find_dataset, find_experiment, find_model, find_tokenizer, in_file
 from flows.graph import conversations_graph
 from flows.session import Request, Session, make_all, prepare_graph
 from tulu_pipeline.artifacts.stage import AUX, ReportProgress, no_progress
@@ -119,10 +119,10 @@ def show_tokens(
 
 def _find(name: str, experiment: Experiment | None) -> tuple[Experiment | None, Dataset]:
     """The dataset, and the experiment that it is seen in."""
-    path, _, constant = name.partition(":")
-    if path.endswith(".py"):
+    if place := in_file(name):
+        path, constant = place
         registry = Registry("dataset", DATASETS.package, constant or DATASETS.constant, Dataset)
-        return experiment, registry.from_module(load_file(Path(path)), None)
+        return experiment, registry.from_module(load_file(path), None)
     try:
         return experiment, find_dataset(name, experiment)
     except NotFound:

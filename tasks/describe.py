@@ -1,4 +1,4 @@
-"""What a dataset holds: counts, rounds and lengths in tokens, and a few conversations token by token."""
+"""Describe: what a dataset holds: counts, rounds and lengths in tokens, and a few conversations token by token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""1 · Download: source files, verified."""
+"""Download: source files, verified."""
 
 from __future__ import annotations
 

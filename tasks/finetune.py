@@ -1,4 +1,4 @@
-"""Stage 5: a base model and the tokens of a mixture to a checkpoint."""
+"""Finetune: a base model and the tokens of a mixture to a checkpoint."""
 
 from __future__ import annotations
 

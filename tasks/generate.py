@@ -1,4 +1,4 @@
-"""6 · Generate: checkpoint x benchmark -> completions, one engine process for all benchmarks of a checkpoint."""
+"""Generate: checkpoint x benchmark -> completions, one engine process for all benchmarks of a checkpoint."""
 
 from __future__ import annotations
 

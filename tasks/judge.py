@@ -1,4 +1,4 @@
-"""7 · Judge: the raw replies of a judge to completions."""
+"""Judge: the raw replies of a judge to completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 3: one component of a mixture, where it is filtered or capped."""
+"""Mix: one component of a mixture, where it is filtered or capped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 2: raw rows become conversations; what cannot is set aside with its reason."""
+"""Normalize: raw rows become conversations; what cannot is set aside with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""8 · Score: completions (and a judge's replies) -> extraction and score per item, metrics with intervals."""
+"""Score: completions (and a judge's replies) -> extraction and score per item, metrics with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 10: what exists, and the names of the missing, to tables, figures and the report folder."""
+"""Tabulate: what exists, and the names of the missing, to tables, figures and the report folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 4: conversations become token ids and loss masks."""
+"""Tokenize: conversations become token ids and loss masks."""
 
 from __future__ import annotations
 

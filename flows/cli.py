@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from flows.terminal import above, open_console, print_error, print_json, print_result, print_rows, show_logs
+from tulu_pipeline.artifacts.interrupts import listen
 from tulu_pipeline.errors import BadInput, TuluError
 
 if TYPE_CHECKING:
@@ -341,6 +342,7 @@ def main() -> None:
     words = sys.argv[1:]
     debug = "--debug" in words
     show_logs(debug=debug)
+    listen()
     try:
         app([word for word in words if word != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -1,9 +1,11 @@
 """A run makes what is stale and nothing else; branches fail alone; a refresh stands."""
 
+import contextlib
 import dataclasses
 import errno
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from toy_graph import ToyParams, Workshop
 
+from tulu_pipeline.artifacts import interrupts
 from tulu_pipeline.artifacts import run as run_module
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
 from tulu_pipeline.artifacts.execute import Outcome
@@ -583,3 +586,24 @@ def test_run_leaves_no_thread_and_no_file_descriptor_behind(shop: Workshop) -> N
     while ours := [thread.name for thread in threading.enumerate() if "[" in thread.name]:
         assert time.monotonic() < deadline, ours
         time.sleep(0.01)
+
+
+def test_an_interrupt_that_someone_swallows_ends_the_run_all_the_same(shop: Workshop) -> None:
+    before, release = signal.getsignal(signal.SIGINT), threading.Event()
+    shop.acts = {"write[a]": lambda job: (release.wait(20), None)[1]}
+
+    def swallowing(unit: str, artifacts: Any, work: Any) -> Any:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return submit(unit, artifacts, work)
+
+    try:
+        interrupts.listen()
+        with pytest.raises(KeyboardInterrupt), local_threads() as submit:
+            try:
+                run(shop.plan(shop.node("write", "a")), shop.store, shop.ctx, experiment="toy", submit=swallowing)
+            finally:
+                release.set()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        interrupts._asked.clear()

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.children import end_all_children
 from tulu_pipeline.artifacts.execute import Outcome, Ready, execute
+from tulu_pipeline.artifacts.interrupts import raise_if_asked
 from tulu_pipeline.artifacts.plan import Node, Plan, Status
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
@@ -32,6 +33,7 @@ from tulu_pipeline.profile import Slot
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5.0  # for threads to clean up after an interrupt
+_LISTEN_EVERY_SECONDS = 1.0  # for an interrupt that someone swallowed
 
 
 class Pending(Protocol):
@@ -140,7 +142,7 @@ def run(
                 pending.add_done_callback(partial(_put, finished, unit))
             if not frontier.running:
                 break
-            unit, pending = finished.get()
+            unit, pending = _next(finished)
             _take_in(_outcome_of(unit, pending, frontier), frontier, result, store, experiment)
             on_change(plan)
     except BaseException:
@@ -294,6 +296,13 @@ def _carry_out(work: Callable[[], Outcome], future: Future[Outcome]) -> None:
         future.set_result(work())
     except BaseException as error:  # noqa: BLE001 - as every executor does: it is raised where the result is asked for
         future.set_exception(error)
+
+
+def _next(finished: queue.Queue[tuple[str, Pending]]) -> tuple[str, Pending]:
+    while True:
+        raise_if_asked()
+        with suppress(queue.Empty):
+            return finished.get(timeout=_LISTEN_EVERY_SECONDS)
 
 
 def _put(finished: queue.Queue[tuple[str, Pending]], unit: str, pending: Pending) -> None:

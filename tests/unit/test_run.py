@@ -592,18 +592,23 @@ def test_an_interrupt_that_someone_swallows_ends_the_run_all_the_same(shop: Work
     before, release = signal.getsignal(signal.SIGINT), threading.Event()
     shop.acts = {"write[a]": lambda job: (release.wait(20), None)[1]}
 
-    def swallowing(unit: str, artifacts: Any, work: Any) -> Any:
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        return submit(unit, artifacts, work)
+    def interrupted_run() -> None:
+        with local_threads() as submit:
 
-    try:
-        interrupts.listen()
-        with pytest.raises(KeyboardInterrupt), local_threads() as submit:
+            def swallowing(*asked: Any) -> Any:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+                return submit(*asked)
+
             try:
                 run(shop.plan(shop.node("write", "a")), shop.store, shop.ctx, experiment="toy", submit=swallowing)
             finally:
                 release.set()
+
+    try:
+        interrupts.listen()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_run()
     finally:
         signal.signal(signal.SIGINT, before)
         interrupts._asked.clear()

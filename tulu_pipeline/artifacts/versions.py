@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +40,8 @@ _FRAMEWORK = (
     "tulu_pipeline.specs.recipe",
 )
 _NOT_FRAMEWORK = frozenset({"tulu_pipeline.artifacts.json_lines"})  # the bytes of every record
+# Up to Python 3.11.4 two threads that build syntax trees trip over one another: a SystemError (cpython gh-106905).
+_parsing = threading.Lock()
 _ROOT = Path(__file__).resolve().parents[2]
 _ENTRY_FIELDS = frozenset({"versions", "fingerprint", "files"})
 
@@ -220,7 +223,8 @@ def _read(path: Path) -> _Module:
 
 @lru_cache(maxsize=1024)
 def _parse(source: bytes, where: str) -> _Module:
-    tree = ast.parse(source, where)
+    with _parsing:
+        tree = ast.parse(source, where)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None

@@ -26,7 +26,7 @@ Report = Callable[[int, int | None], None]
 FetchFile = Callable[[HubFile, str, Path, Report], None]
 
 _CONFIGURATION = frozenset({"config.json", "generation_config.json"})
-_TOKENIZER = frozenset(
+TOKENIZER_FILES = frozenset(
     {
         "added_tokens.json",
         "chat_template.jinja",
@@ -57,7 +57,7 @@ def choose(names: Iterable[str], source: HubModel) -> list[str]:
             raise _incomplete("has no `config.json`", source)
         chosen |= _weights(there, source)
     if source.part != "weights":
-        tokenizer = there & _TOKENIZER
+        tokenizer = there & TOKENIZER_FILES
         if not tokenizer & {"tokenizer.json", "vocab.json"}:
             raise _incomplete("has neither `tokenizer.json` nor `vocab.json`", source)
         chosen |= tokenizer

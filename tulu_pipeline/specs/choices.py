@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from tulu_pipeline.errors import BadInput, unknown_name
 
 
-def check_choices(spec: object) -> None:
+def check_choices(spec: object, where: str) -> None:
     """Raises BadInput where a field of a dataclass that is annotated as a `Literal` holds none of its names."""
     kind: Any = type(spec)
     for name, known in _choices(kind):
         value = getattr(spec, name)
         if value not in known:
-            hint = unknown_name(name, str(value), map(str, known))
-            raise BadInput(f"{name} is {value!r}", kind.__name__.lower(), hint.fix)
+            hint = unknown_name(name, str(value), (str(each) or '""' for each in known))
+            raise BadInput(f"{name} is {value!r}", where, hint.fix)
 
 
 @cache

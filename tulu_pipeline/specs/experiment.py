@@ -62,7 +62,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_choices(self, f"experiment `{self.name}`")
 
     def recipe_for(self, model: PretrainedModel, mixture: Mixture) -> Recipe:
         """The recipe of a model on a mixture: the mixture's own if there is one, with the model's size in mind."""

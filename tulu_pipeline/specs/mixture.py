@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.specs.choices import check_choices
 
 Deduplicate = Literal["", "exact", "near"]
 # What can be part of an artifact's name and name a folder.
@@ -53,8 +54,7 @@ class Component:
             refuse(f"repeat is {self.repeat!r}", "write a whole number; a weight divides more finely")
         if self.weight is not None and (isinstance(self.weight, bool) or not isinstance(self.weight, int | float)):
             refuse(f"the weight is {self.weight!r}", "write a positive number")
-        if self.deduplicate not in get_args(Deduplicate):
-            refuse(f"deduplicate is {self.deduplicate!r}", 'write "exact" or "near", or "" for neither')
+        check_choices(self, f"component `{self.dataset}`")
         if self.cap is not None and self.cap < 1:
             refuse(f"the cap is {self.cap}", "write at least 1, or None for all")
         if self.repeat < 1:

@@ -62,7 +62,7 @@ class Recipe:
         def refuse(what: str, fix: str) -> None:
             raise BadInput(what, "recipe", fix)
 
-        check_choices(self)
+        check_choices(self, "recipe")
         if self.learning_rate <= 0:
             refuse(f"learning_rate is {self.learning_rate}", "write a positive number, the paper's is 2e-5")
         if self.epochs <= 0:

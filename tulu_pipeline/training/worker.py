@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.artifacts.hub_model import TOKENIZER_FILES
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.tokens.own_template import load_own_template
 from tulu_pipeline.tokens.tokenizer import load_tokenizer, special_tokens
@@ -220,7 +221,7 @@ def _export(engine: Any, job: TrainingJob, rank: int, tokenizer: Any, pad_is_new
             tokenizer.save_pretrained(job.out)
         else:
             for path in sorted(job.model.iterdir()):
-                if path.name in _TOKENIZER_FILES:
+                if path.name in TOKENIZER_FILES:
                     shutil.copyfile(path, job.out / path.name)
         if job.recipe.template == "tulu":
             write_tulu_template(job.out)
@@ -235,18 +236,6 @@ def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
         return int(tokenizer.eos_token_id)
     own = load_own_template(job.model, load_tokenizer(job.model))
     return sorted({tokenizer.eos_token_id, *own.end_of_turn_ids})
-
-
-_TOKENIZER_FILES = {
-    "added_tokens.json",
-    "chat_template.jinja",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-}
 
 
 def _check_export(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any) -> None:

@@ -16,6 +16,8 @@ PROFILES = Path(__file__).resolve().parents[1] / "deployments" / "profiles"
 
 Slot = Literal["cpu", "gpu", "api"]
 Layout = Literal["step", "padded"]
+Kernels = Literal["auto", "torch"]
+Launcher = Literal["local", "hostfile", "torchrun", "slurm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,9 @@ class Profile:
     Attributes:
         ranks: processes of one finetuning job (one per GPU; 2 gloo ranks on a CPU).
         zero_stage: DeepSpeed ZeRO stage, 0 to 3.
-        offload: keep optimizer state in CPU memory.
+        offload: keep optimizer state, and under ZeRO-3 the parameters, in CPU memory.
+        gradient_checkpointing: compute activations twice instead of keeping them.
+        kernels: `auto` takes fused kernels where the machine has them, `torch` never does.
         layout: how a rank lays a step's conversations out in forward passes. `step`: end to end in rows without
             padding, and none sees another. `padded`: neighbors in the order under each other, padded to the longest,
             as the original did; for models in which the conversations of a row would see each other.
@@ -33,6 +37,11 @@ class Profile:
         row_tokens: tokens per rank and forward pass of the layout `step`, or what the longest conversation may have
             if that is more; 0 is `micro_batch_conversations` of the longest.
         checkpoint_every_steps: resumable trainer state is saved this often; 0 never.
+        checkpoint_every_minutes: and so long after the last time; 0 never.
+        checkpoints_kept: saved states kept at most, the newest.
+        nodes: machines of one finetuning, each with `ranks` processes.
+        launcher: what starts them: this machine's own (`local`), DeepSpeed over ssh (`hostfile`), a rendezvous that
+            every machine joins by itself (`torchrun`), or the batch system (`slurm`).
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
         gpu_memory_share: share of GPU memory the generation engine may take.
@@ -46,10 +55,16 @@ class Profile:
     ranks: int = 1
     zero_stage: int = 2
     offload: bool = False
+    gradient_checkpointing: bool = False
+    kernels: Kernels = "auto"
     layout: Layout = "step"
     micro_batch_conversations: int = 4
     row_tokens: int = 0
     checkpoint_every_steps: int = 200
+    checkpoint_every_minutes: float = 0.0
+    checkpoints_kept: int = 1
+    nodes: int = 1
+    launcher: Launcher = "local"
     threads_per_rank: int = 1
     engine_cache_gib: int = 1
     gpu_memory_share: float = 0.9
@@ -64,13 +79,20 @@ class Profile:
 
 
 # Values of a field, where they are few; lowest and highest, where there are such.
-_CHOICES: dict[str, tuple[str, ...]] = {"layout": get_args(Layout)}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "layout": get_args(Layout),
+    "kernels": get_args(Kernels),
+    "launcher": get_args(Launcher),
+}
 _RANGES: dict[str, tuple[float, float | None]] = {
     "ranks": (1, None),
     "zero_stage": (0, 3),
     "micro_batch_conversations": (1, None),
     "row_tokens": (0, None),
     "checkpoint_every_steps": (0, None),
+    "checkpoint_every_minutes": (0.0, None),
+    "checkpoints_kept": (1, None),
+    "nodes": (1, None),
     "threads_per_rank": (1, None),
     "engine_cache_gib": (1, None),
     "gpu_memory_share": (0.05, 1.0),

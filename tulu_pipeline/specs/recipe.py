@@ -5,13 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tulu_pipeline.artifacts.canonical import added_field
+from tulu_pipeline.artifacts.canonical import added_field, execution_field
 from tulu_pipeline.chat.options import LossSpan as LossSpan
 from tulu_pipeline.chat.options import SpecialInText, Template
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.choices import check_choices
 
 LossNorm = Literal["micro_mean", "token_mean"]
+BatchPlan = Literal["conversation", "global"]
+Quantization = Literal["none", "nf4"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """Low-rank adapters instead of all weights; with a quantized base it is QLoRA. The defaults are the original's.
+
+    Attributes:
+        rank: of the update of each weight.
+        alpha: the update is scaled by `alpha / rank`.
+        dropout: of what goes into the adapters.
+        target_modules: names of the layers that get one; empty for every linear layer but the output head.
+        quantization: of the frozen base weights: `none`, or 4-bit NormalFloat (`nf4`).
+        double_quantization: whether the scales of `nf4` are quantized too.
+    """
+
+    rank: int = 64
+    alpha: float = 16.0
+    dropout: float = 0.1
+    target_modules: tuple[str, ...] = ()
+    quantization: Quantization = "none"
+    double_quantization: bool = True
+
+    def __post_init__(self) -> None:
+        check_choices(self, "recipe.lora")
+        if self.rank < 1:
+            raise BadInput(f"rank is {self.rank}", "recipe.lora", "write at least 1, the original's is 64")
+        if self.alpha <= 0:
+            raise BadInput(f"alpha is {self.alpha}", "recipe.lora", "write a positive number, the original's is 16")
+        if not 0 <= self.dropout < 1:
+            raise BadInput(f"dropout is {self.dropout}", "recipe.lora", "write a share between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +67,13 @@ class Recipe:
             id, as in the original (`hf`).
         template: the chat format, in training and when the model is asked: the paper's (`tulu`), or the chat template
             in the tokenizer's own files (`own`).
+        batch_plan: what a step is made of: so many conversations (`conversation`), or rows filled to the brim over the
+            whole mixture (`global`), so that a step holds as many conversations on average only.
+        rows_per_step: of the plan `global`: rows of `max_length_tokens` in a step; None takes as many as hold
+            `conversations_per_step` on average.
+        lora: adapters to train instead of all weights; they are merged into the exported checkpoint.
+        held_out_conversations: conversations of the mixture that are not trained on; the loss over them is recorded.
+        held_out_every_steps: how often it is; and after the last step.
     """
 
     learning_rate: float = 2e-5
@@ -57,6 +96,11 @@ class Recipe:
     seed: int = 42
     special_in_text: SpecialInText = added_field(default="literal")
     template: Template = added_field(default="tulu")
+    batch_plan: BatchPlan = added_field(default="conversation")
+    rows_per_step: int | None = added_field(default=None)
+    lora: Lora | None = added_field(default=None)
+    held_out_conversations: int = added_field(default=0)
+    held_out_every_steps: int = execution_field(default=100)
 
     def __post_init__(self) -> None:
         def refuse(what: str, fix: str) -> None:
@@ -81,3 +125,11 @@ class Recipe:
             refuse(f"warmup_ratio is {self.warmup_ratio}", "write a share between 0 and 1")
         if self.max_length_tokens < 8:
             refuse(f"max_length_tokens is {self.max_length_tokens}", "write at least 8")
+        if self.rows_per_step is not None and self.batch_plan != "global":
+            refuse("rows_per_step says nothing about a step of conversations", "write batch_plan=`global`, or leave it")
+        if self.rows_per_step is not None and self.rows_per_step < 1:
+            refuse(f"rows_per_step is {self.rows_per_step}", "write at least 1, or None")
+        if self.held_out_conversations < 0:
+            refuse(f"held_out_conversations is {self.held_out_conversations}", "write 0 or more")
+        if self.held_out_every_steps < 1:
+            refuse(f"held_out_every_steps is {self.held_out_every_steps}", "write at least 1")

@@ -16,7 +16,7 @@ from tulu_pipeline.artifacts.resolve import Resolver, SourcesLock
 from tulu_pipeline.artifacts.run import RunResult, Submit, local_threads
 from tulu_pipeline.artifacts.stage import ReportProgress, RunContext, no_progress
 from tulu_pipeline.artifacts.store import Store
-from tulu_pipeline.errors import BadInput, TuluError
+from tulu_pipeline.errors import BadInput, NotFound, TuluError
 from tulu_pipeline.profile import has_gpu, load_profile
 from tulu_pipeline.settings import Settings, read_settings
 from tulu_pipeline.specs.experiment import Experiment
@@ -106,6 +106,19 @@ def prepare_graph(
     if request.strict_rows:
         _refuse_dropped_rows(plan, store)
     return Session(request, experiment, graph, plan, store, ctx)
+
+
+def selected_names(session: Session, selection: str) -> list[str]:
+    """The artifacts of the session that `selection` names, in graph order.
+
+    Raises:
+        NotFound: nothing matches; says whose graph was searched.
+    """
+    try:
+        return [found.name for found in select(session.graph, selection)]
+    except NotFound as error:
+        where = f"experiment `{session.experiment.name}`; --experiment names another"
+        raise NotFound(error.what, where, error.fix) from error
 
 
 def run_session(session: Session, submit: Submit, on_change: Callable[[Plan], None] = lambda plan: None) -> RunResult:

@@ -1,6 +1,7 @@
 """The `tulu` command as a process: what it prints where, how it ends, what it does not load."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,32 @@ from pathlib import Path
 import pytest
 from fakes.processes import tulu
 
+import flows
+from flows.cli import COMMANDS
+
 
 def test_the_command_line_loads_nothing_heavy() -> None:
     heavy = ["torch", "vllm", "deepspeed", "transformers", "datasets", "prefect", "pydantic", "pyarrow", "numpy"]
     code = f"import flows.cli, flows.session, flows.plan_view, sys; print([n for n in {heavy} if n in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(loaded.replace("'", '"')) == []
+
+
+def test_every_command_is_one_file_that_is_loaded_when_it_is_called() -> None:
+    files = {file.stem for file in (Path(flows.__file__).parent / "commands").glob("*.py")}
+    assert files - {"__init__", "options"} == set(COMMANDS)
+    code = "import flows.cli, sys; print([n for n in sys.modules if n.startswith('flows.commands')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_each_command_and_each_of_its_options_does(tmp_path: Path, command: str) -> None:
+    done = tulu(command, "--help", cwd=tmp_path, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert COMMANDS[command].replace("`", "") in done.stdout
+    options = [line.strip(" │*") for line in done.stdout.splitlines() if line.startswith("│")]
+    assert all(re.search(r"\S {2,}\S.*\.( \[required\])?$", line) for line in options), done.stdout
 
 
 def test_an_unknown_experiment_says_what_where_and_how_to_go_on(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""`tulu run`: make what is missing or stale."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.commands import options
+from flows.terminal import above, open_console, print_json, print_result
+from tulu_pipeline.errors import BadInput
+
+if TYPE_CHECKING:
+    from flows.session import Session
+    from tulu_pipeline.artifacts.run import RunResult
+
+StrictRows = Annotated[bool, Parameter(help="fail on malformed rows instead of dropping them.")]
+UpdateSources = Annotated[bool, Parameter(help="resolve moving sources anew.")]
+Runner = Annotated[str, Parameter(help="prefect or local.")]
+
+
+def run(
+    experiment: options.Experiment,
+    *,
+    until: options.Until = None,
+    only: options.Only = None,
+    refresh: options.Refresh = (),
+    profile: options.Profile = None,
+    strict_rows: StrictRows = False,
+    update_sources: UpdateSources = False,
+    runner: Runner = "prefect",
+    store: options.Store = None,
+    as_json: options.AsJson = False,
+) -> None:
+    from flows.session import Request, prepare
+    from tulu_pipeline.artifacts.plan import Status
+
+    if runner not in {"prefect", "local"}:
+        raise BadInput(f"no runner `{runner}`", "--runner", "write `prefect` or `local`")
+    request = Request(
+        experiment=experiment,
+        until=until,
+        only=only,
+        refresh=refresh,
+        store=store,
+        profile=profile,
+        strict_rows=strict_rows,
+        update_sources=update_sources,
+    )
+    session = prepare(request)
+    if session.plan.count()[Status.HIT] == len(session.plan.nodes):
+        result = _nothing_to_do(session)
+    else:
+        result = _carry_out(session, runner)
+        session = prepare(dataclasses.replace(request, refresh=(), update_sources=False))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_result(session, result)
+    if result.failed:
+        sys.exit(1)
+
+
+def _carry_out(session: Session, runner: str) -> RunResult:
+    """Run with progress on stderr, through Prefect or in local threads."""
+    from flows.progress import Bars
+    from flows.session import run_session
+    from tulu_pipeline.artifacts.run import local_threads
+
+    with Bars(open_console(stderr=True)) as bars, above(bars.console):
+        if runner == "local":
+            session.ctx = dataclasses.replace(session.ctx, progress=bars)
+            with local_threads() as submit:
+                return run_session(session, submit)
+        from flows.reproduce import run_with_prefect
+
+        # What moves was resolved for this plan; resolved again it might be something else.
+        return run_with_prefect(dataclasses.replace(session.request, update_sources=False), bars)
+
+
+def _nothing_to_do(session: Session) -> RunResult:
+    """The run's own loop with nothing to submit: no bars, no Prefect."""
+    from flows.session import run_session
+    from tulu_pipeline.artifacts.run import local_threads
+
+    with local_threads() as submit:
+        return run_session(session, submit)

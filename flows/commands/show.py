@@ -1,0 +1,25 @@
+"""`tulu show`: what a name stands for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.commands import options
+from flows.terminal import open_console, print_json
+
+Name = Annotated[str, Parameter(help="a dataset, mixture, model, benchmark or experiment.")]
+CountsIn = Annotated[str | None, Parameter(help="artifact store with the counts; else TULU_STORE, else ./store.")]
+
+
+def show(name: Name, *, store: CountsIn = None, as_json: options.AsJson = False) -> None:
+    from flows.catalog_view import print_show, show_json
+    from tulu_pipeline.artifacts.store import Store
+    from tulu_pipeline.settings import read_settings
+
+    facts = show_json(name, Store(read_settings(store).store))
+    if as_json:
+        print_json(facts)
+    else:
+        print_show(facts, open_console())

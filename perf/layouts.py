@@ -30,10 +30,11 @@ from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.encode import Encoded
 from tulu_pipeline.tokens.shards import TokenWriter
-from tulu_pipeline.training.launch import finetune, row_budget_tokens
+from tulu_pipeline.training.launch import finetune
 from tulu_pipeline.training.order import step_order
 from tulu_pipeline.training.plans import padded_plan, plan_statistics, step_plan
 from tulu_pipeline.training.record import read_steps
+from tulu_pipeline.training.steps import row_budget_tokens
 
 LAYOUTS: tuple[Layout, ...] = ("padded", "step")
 

@@ -5,7 +5,14 @@ import pytest
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.order import epoch_conversations, epoch_order, locate, step_order, total_steps
+from tulu_pipeline.training.order import (
+    epoch_conversations,
+    epoch_order,
+    epoch_steps,
+    locate,
+    step_order,
+    total_steps,
+)
 from tulu_pipeline.training.schedule import learning_rate, warmup_steps
 
 
@@ -54,12 +61,12 @@ def test_components_are_repeated_one_after_the_other() -> None:
     ],
 )
 def test_steps_follow_from_epochs_unless_fewer_are_asked_for(recipe: Recipe, steps: int) -> None:
-    assert total_steps(500, recipe) == steps
+    assert total_steps(epoch_steps(500, recipe.conversations_per_step), recipe) == steps
 
 
 def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(BadInput, match="no conversation"):
-        total_steps(0, Recipe())
+        epoch_steps(0, 128)
 
 
 def test_the_rate_warms_up_from_zero_and_decays_to_its_final_share() -> None:

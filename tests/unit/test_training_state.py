@@ -3,9 +3,9 @@ from pathlib import Path
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.launch import row_budget_tokens
 from tulu_pipeline.training.record import Recorder, StepRecord, read_steps
 from tulu_pipeline.training.state import commit_state, newest_state, state_folder, state_identity, unfinished_folder
+from tulu_pipeline.training.steps import row_budget_tokens
 from tulu_pipeline.training.zero import deepspeed_config
 
 HERE = state_identity(ranks=2, zero_stage=2)

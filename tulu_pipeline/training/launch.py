@@ -79,18 +79,12 @@ def finetune(
     work.mkdir(parents=True, exist_ok=True)
     job = TrainingJob(
         recipe=recipe,
+        profile=profile,
         tokens=tuple((folder.absolute(), repeat) for folder, repeat in tokens),
         model=model.absolute(),
         out=out.absolute(),
         work=work.absolute(),
-        ranks=profile.ranks,
-        layout=profile.layout,
-        micro_batch_conversations=profile.micro_batch_conversations,
-        row_tokens=row_budget_tokens(recipe, profile),
-        threads=profile.threads_per_rank,
-        zero_stage=profile.zero_stage,
         deepspeed=deepspeed_config(recipe, profile),
-        checkpoint_every_steps=profile.checkpoint_every_steps,
         resume_step=resume_step,
         rendezvous=work.absolute() / f"rendezvous-{uuid.uuid4().hex}",
     )
@@ -115,12 +109,6 @@ def finetune(
         # The launcher can end with code 0 although it was killed.
         raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
     return _metrics(list(read_steps(work / STEPS_FILE)), profile, resume_step, follower)
-
-
-def row_budget_tokens(recipe: Recipe, profile: Profile) -> int:
-    """Tokens that a forward pass of the layout `step` may hold: never fewer than the longest conversation."""
-    tokens = profile.row_tokens or profile.micro_batch_conversations * recipe.max_length_tokens
-    return max(tokens, recipe.max_length_tokens)
 
 
 def launcher_command(job_file: Path, device_ids: Sequence[str]) -> list[str]:

@@ -27,21 +27,26 @@ def epoch_conversations(rows: Sequence[int], repeats: Sequence[int]) -> int:
     return sum(count * repeat for count, repeat in zip(rows, repeats, strict=True))
 
 
-def total_steps(conversations: int, recipe: Recipe) -> int:
-    """Optimizer steps of the whole training.
+def epoch_steps(units: int, per_step: int) -> int:
+    """Optimizer steps of an epoch over `units` conversations (or rows), of which a step takes `per_step`.
 
     Raises:
         BadInput: there is nothing to train on.
     """
-    if conversations < 1:
+    if units < 1:
         raise BadInput("there is no conversation to train on", "tokens", "see what tokenize dropped, and why")
-    steps = math.ceil(recipe.epochs * math.ceil(conversations / recipe.conversations_per_step))
+    return math.ceil(units / per_step)
+
+
+def total_steps(steps_per_epoch: int, recipe: Recipe) -> int:
+    """Optimizer steps of the whole training."""
+    steps = math.ceil(recipe.epochs * steps_per_epoch)
     return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
 
 
 def step_order(conversations: int, per_step: int, seed: int, step: int) -> Indices:
     """Positions (0 to `conversations` - 1) that step `step`, counted from 0, trains on, in order."""
-    epoch, within = divmod(step, math.ceil(conversations / per_step))
+    epoch, within = divmod(step, epoch_steps(conversations, per_step))
     return epoch_order(conversations, seed, epoch)[within * per_step : (within + 1) * per_step]
 
 

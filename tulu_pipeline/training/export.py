@@ -1,0 +1,78 @@
+"""The trained model as a checkpoint that `transformers` and vLLM open, compared with the live one before it is done."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from tulu_pipeline.artifacts.child_side import emit
+from tulu_pipeline.artifacts.hub_model import TOKENIZER_FILES
+from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.tokens.own_template import load_own_template
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
+from tulu_pipeline.tokens.tulu_template import write_tulu_template
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.loading import DTYPES, LoadedModel
+
+
+def export_checkpoint(engine: Any, job: TrainingJob, rank: int, loaded: LoadedModel) -> None:
+    """Rank 0 writes the whole model and opens it once more before it says that it is done; all ranks call this.
+
+    Raises:
+        StageFailed: what was written is not the trained model.
+    """
+    # Private, but what accelerate and the Trainer call too; despite its name it keeps the weights' own type.
+    three = job.profile.zero_stage == 3
+    state = engine._zero3_consolidated_16bit_state_dict() if three else engine.module.state_dict()
+    if rank == 0:
+        model, tokenizer = engine.module, loaded.tokenizer
+        model.generation_config = GenerationConfig(
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=_end_ids(job, tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        model.save_pretrained(job.out, state_dict=state)
+        for path in job.out.glob("*.safetensors"):
+            path.chmod(0o644)  # they are written for the owner alone
+        if loaded.pad_is_new:
+            tokenizer.save_pretrained(job.out)
+        else:
+            for path in sorted(job.model.iterdir()):
+                if path.name in TOKENIZER_FILES:
+                    shutil.copyfile(path, job.out / path.name)
+        if job.recipe.template == "tulu":
+            write_tulu_template(job.out)
+        _check(job, state, tokenizer)
+        emit({"event": "done"})
+    dist.barrier()
+
+
+def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
+    """What ends an answer: the tokenizer's end mark, and what ends a turn in its own template."""
+    if job.recipe.template == "tulu":
+        return int(tokenizer.eos_token_id)
+    own = load_own_template(job.model, load_tokenizer(job.model))
+    return sorted({tokenizer.eos_token_id, *own.end_of_turn_ids})
+
+
+def _check(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any) -> None:
+    reloaded, info = AutoModelForCausalLM.from_pretrained(
+        job.out, dtype=DTYPES[job.recipe.dtype], local_files_only=True, output_loading_info=True
+    )
+    wrong = {problem: sorted(map(str, names)) for problem, names in info.items() if names}
+    found = reloaded.state_dict()
+    wrong_tensors = [
+        name for name, tensor in state.items() if name not in found or not torch.equal(found[name], tensor.cpu())
+    ]
+    probe = "<|user|>\nTwo words\n<|assistant|>\n"
+    same_ids = AutoTokenizer.from_pretrained(job.out)(probe).input_ids == tokenizer(probe).input_ids
+    if wrong or wrong_tensors or not same_ids:
+        raise StageFailed(
+            f"the exported checkpoint is not the trained model: {wrong or wrong_tensors or 'its tokenizer differs'}",
+            str(job.out),
+            "this is a fault of the trainer; please report it",
+        )

@@ -26,7 +26,7 @@ PACKED = "tulu_packed"  # transformers takes names with `flash`, `flex`, `sdpa` 
 _PROBE_LENGTHS = (5, 3, 9)
 # Of the largest logit. In fp32 rounding comes to 4e-6 in 32 untrained layers, a convolution over one boundary to 3e-4;
 # in bf16, with 8 bits to a number, each layer rounds.
-_TOLERANCES = {torch.float32: 3e-5, torch.bfloat16: 4e-2}
+_TOLERANCES = {torch.float64: 1e-10, torch.float32: 3e-5, torch.bfloat16: 4e-2}
 # Soft caps of scores (Gemma 2), sinks (gpt-oss), biases by distance: a short probe need not show the first.
 _LACKING = ("softcap", "s_aux", "position_bias")
 _FIX = 'write layout = "padded" in the profile'

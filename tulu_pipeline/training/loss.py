@@ -29,7 +29,7 @@ def micro_batch_loss(forward: Callable[..., Any], batch: MicroBatch, device: tor
     logits_BPV = forward(input_ids=input_ids_BT, use_cache=False, logits_to_keep=kept_P, **layout).logits
     weights_BP, targets_BP = weights_BT[:, kept_P + 1], input_ids_BT[:, kept_P + 1]
     supervised_BP = weights_BP > 0
-    nll_N = torch.nn.functional.cross_entropy(
-        logits_BPV[supervised_BP].float(), targets_BP[supervised_BP], reduction="none"
-    )
+    logits_NV = logits_BPV[supervised_BP]
+    wide = torch.promote_types(logits_NV.dtype, torch.float32)  # half precision is too coarse for a sum over V
+    nll_N = torch.nn.functional.cross_entropy(logits_NV.to(wide), targets_BP[supervised_BP], reduction="none")
     return (nll_N * weights_BP[supervised_BP]).sum()

@@ -261,13 +261,17 @@ class _Compiler:
     ) -> Artifact:
         asked = self._download(benchmark.name, benchmark.sources)
         inputs = {"completions": completions, "benchmark": asked}
-        if setting.judge:
+        judge = self.experiment.judges.get(setting.metric, setting.judge)
+        if judge is not None:
             inputs["replies"] = Artifact(
                 stage=JUDGE,
                 cell=f"{row}/{setting.metric}",
-                params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark),
-                inputs={"completions": completions, "benchmark": asked, "tokenizer": self.tokenizer(tokenizer)},
+                params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, judge=judge, definition=benchmark),
+                inputs={"completions": completions, "benchmark": asked}
+                | ({"tokenizer": self.tokenizer(tokenizer)} if judge.counts_tokens else {})
+                | {name: self._download(name, sources) for name, sources in judge.downloads().items()},
                 objects=(_prompts(benchmark),),
+                occupies=judge.slot,
             )
         params = ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark)
         cell = f"{row}/{setting.metric}"

@@ -6,6 +6,7 @@ from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.specs.benchmark import Benchmark, Sampling, Setting
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.judge import FalseEvaluator
 from tulu_pipeline.specs.mixture import single
 from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
 
@@ -46,9 +47,9 @@ def _dataset(number: int) -> Dataset:
 
 
 def _benchmark(name: str, number: int) -> Benchmark:
-    judge = "false_evaluator" if name == "alpaca_eval" else ""
+    judge = FalseEvaluator() if name == "alpaca_eval" else None
     settings = tuple(
-        Setting(metric=metric, title=metric, sampling=Sampling(), tuned_only=bool(judge), judge=judge)  # type: ignore[arg-type]
+        Setting(metric=metric, title=metric, sampling=Sampling(), tuned_only=bool(judge), judge=judge)
         for metric in METRICS[name]
     )
     return Benchmark(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from tulu_pipeline.artifacts.canonical import execution_field
 from tulu_pipeline.artifacts.json_lines import write_lines
@@ -14,6 +14,7 @@ from tulu_pipeline.judging.false_evaluator import compare
 from tulu_pipeline.judging.replies import Reply
 from tulu_pipeline.specs.answers import answered_items
 from tulu_pipeline.specs.benchmark import Benchmark
+from tulu_pipeline.specs.judge import FalseEvaluator, Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +23,25 @@ class JudgeParams:
 
     Attributes:
         benchmark, metric: which setting.
-        judge: the evaluator by unique tokens, which counts them with the `tokenizer` input.
+        judge: who replies; one that counts tokens does so with the `tokenizer` input.
         definition: the benchmark itself; its prompt version is what enters the key.
     """
 
     benchmark: str
     metric: str
-    judge: Literal["false_evaluator"] = "false_evaluator"
+    judge: Judge
     definition: Benchmark | None = execution_field(default=None)
 
 
 def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
+    """Write the judge's reply to each completion."""
+    match job.params.judge:
+        case FalseEvaluator():
+            return _compare_unique_tokens(job, ctx)
+    raise AssertionError(f"{job.name}: nobody knows how to ask {job.params.judge}")
+
+
+def _compare_unique_tokens(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     """Compare each completion with the reference output of its item."""
     from tulu_pipeline.inference.prompts import encode_prompts
     from tulu_pipeline.tokens.tokenizer import load_tokenizer
@@ -60,4 +69,4 @@ def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     return dict(verdicts)
 
 
-JUDGE = Stage(name="judge", version=1, params=JudgeParams, run=run_judge, env=("tokenizers",))
+JUDGE = Stage(name="judge", version=2, params=JudgeParams, run=run_judge, env=("tokenizers",))

@@ -65,7 +65,7 @@ def prefect_submit(
         carrier = _carry_out.with_options(
             name=stage.name,
             task_run_name=parcel.name,
-            tags={"tulu", f"stage:{stage.name}", slot_tag(stage.slot)},
+            tags={"tulu", f"stage:{stage.name}", slot_tag(artifacts[0].slot)},
             retries=len(retry_delays_seconds),
             retry_delay_seconds=list(retry_delays_seconds),
         )

@@ -33,7 +33,7 @@ def run_score(job: Job[ScoreParams], ctx: RunContext) -> Metrics:
     """
     benchmark, metric = job.params.definition, job.params.metric
     assert benchmark is not None, f"{job.name}: params carry no benchmark"
-    judged = bool(benchmark.setting(metric).judge)
+    judged = "replies" in job.inputs
     replies = read_replies(job.input("replies") / "replies.jsonl") if judged else {}
 
     def scores() -> Iterator[ItemScore]:

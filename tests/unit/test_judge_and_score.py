@@ -20,6 +20,7 @@ from tulu_pipeline.judging.replies import Reply
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.benchmark import Completion, ItemScore
+from tulu_pipeline.specs.judge import FalseEvaluator
 
 REFERENCES = ["def main", "a b c d e f g", "def def def", "one"]
 OUTPUTS = ["def main return if else", "a", "def def def", ""]  # more unique tokens, fewer, as many, none
@@ -50,7 +51,7 @@ def asked(tmp_path: Path) -> Path:
 
 
 def test_more_unique_tokens_win_and_a_tie_counts_half(asked: Path, byte_level: Path, tmp_path: Path) -> None:
-    judge = JudgeParams(benchmark="alpaca_eval", metric="alpaca_eval", definition=BENCHMARK)
+    judge = JudgeParams(benchmark="alpaca_eval", metric="alpaca_eval", judge=FalseEvaluator(), definition=BENCHMARK)
     counts = run(run_judge, judge, tmp_path / "judge", benchmark=asked, completions=asked, tokenizer=byte_level)
     assert counts == {"win": 1, "tie": 1, "loss": 2}
     replies = {reply.item_id: reply.reply for reply in read_lines(tmp_path / "judge" / "replies.jsonl", Reply)}
@@ -77,7 +78,7 @@ def test_more_unique_tokens_win_and_a_tie_counts_half(asked: Path, byte_level: P
 
 def test_a_completion_without_its_item_is_an_error(asked: Path, byte_level: Path, tmp_path: Path) -> None:
     write_lines(asked / "completions.jsonl", [Completion(item_id="alpaca_eval_9", texts=("x",))])
-    judge = JudgeParams(benchmark="alpaca_eval", metric="alpaca_eval", definition=BENCHMARK)
+    judge = JudgeParams(benchmark="alpaca_eval", metric="alpaca_eval", judge=FalseEvaluator(), definition=BENCHMARK)
     with pytest.raises(BadInput, match="no item `alpaca_eval_9`") as error:
         run(run_judge, judge, tmp_path / "judge", benchmark=asked, completions=asked, tokenizer=byte_level)
     assert error.value.where.endswith("completions.jsonl:1")

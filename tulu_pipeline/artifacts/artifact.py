@@ -9,6 +9,7 @@ from typing import Any
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.artifacts.stage import Stage
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.profile import Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Artifact:
         sources: outside bytes it reads (download only).
         objects: registered objects whose versions count.
         group: artifacts of a batch stage with the same group are made in one go; "" stands for `cell`.
+        occupies: what making it occupies where that is not the stage's own slot.
     """
 
     stage: Stage[Any]
@@ -48,11 +50,17 @@ class Artifact:
     sources: Mapping[str, Source] = field(default_factory=dict)
     objects: tuple[ObjectRef, ...] = ()
     group: str = ""
+    occupies: Slot | None = None
 
     @property
     def name(self) -> str:
         """`stage[cell]`."""
         return f"{self.stage.name}[{self.cell}]"
+
+    @property
+    def slot(self) -> Slot:
+        """What it occupies while it is made."""
+        return self.occupies or self.stage.slot
 
     @property
     def unit(self) -> str:

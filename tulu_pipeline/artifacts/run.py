@@ -211,7 +211,7 @@ class _Frontier:
     def done(self, unit: str) -> Sequence[Ready]:
         """`unit` has ended; its slot is free."""
         ready = self.running.pop(unit)
-        self.slots[ready[0].node.artifact.stage.slot] += 1
+        self.slots[ready[0].node.artifact.slot] += 1
         self._being_made -= {str(item.node.key) for item in ready}
         return ready
 
@@ -237,7 +237,7 @@ class _Frontier:
                 del self._units[unit]
                 continue
             stale = {node.key: node for node in reversed(nodes) if node.status is Status.MISS}  # one for each key
-            slot = nodes[0].artifact.stage.slot
+            slot = nodes[0].artifact.slot
             complete = all(node.status is Status.MISS for node in nodes)
             if stale and (complete or not whole) and self.slots[slot] > 0 and not self._being_made & stale.keys():
                 self.slots[slot] -= 1

@@ -32,6 +32,7 @@ from tulu_pipeline.errors import BadInput
 from tulu_pipeline.judging.false_evaluator import WIN_SHARE
 from tulu_pipeline.scoring.flags import text_flags
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
+from tulu_pipeline.specs.judge import FalseEvaluator
 
 
 def read_items(files: Mapping[str, Path], setting: Setting) -> Iterator[Item]:
@@ -93,7 +94,7 @@ BENCHMARK = Benchmark(
             title="AlpacaEval",
             sampling=Sampling(max_new_tokens=8192),
             tuned_only=True,
-            judge="false_evaluator",
+            judge=FalseEvaluator(),
         ),
     ),
     items=read_items,

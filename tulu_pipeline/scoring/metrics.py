@@ -34,7 +34,8 @@ def aggregate(scores: Iterable[ItemScore], benchmark: Benchmark, metric: str) ->
         raise BadInput(f"item `{odd}` has other scorers than the first", where, "give every item the same scorers")
     if benchmark.headline not in scorers:
         raise BadInput(f"no scorer `{benchmark.headline}`", where, f"headline must be one of: {', '.join(scorers)}")
-    proportions = not benchmark.setting(metric).judge
+    judge = benchmark.setting(metric).judge
+    proportions = judge is None or not judge.compares
     return {
         "schema_version": SCHEMA_VERSION,
         "metric": metric,

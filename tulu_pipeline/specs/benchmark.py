@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.errors import BadInput, unknown_name
+from tulu_pipeline.specs.judge import Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,8 @@ class Item:
         cue_tuned: the cue of a chat-formatted prompt where it differs; None uses `cue`.
         choices: for a choice among single tokens: the letters, tokenized as they follow the cue (" A").
             No text is generated then; the completion holds each letter's log probability.
+        chat: False where the text is asked as it stands even of a tuned model (HumanEval).
+        material: what `Benchmark.render` makes the prompts of; None where the prompts are there.
         gold: what the scorer needs to know.
         group: subject, language or category.
     """
@@ -52,6 +55,8 @@ class Item:
     cue: str = ""
     cue_tuned: str | None = None
     choices: tuple[str, ...] = ()
+    chat: bool = True
+    material: Any = None
     gold: Any = None
     group: str = ""
 
@@ -110,7 +115,9 @@ class Setting:
         sampling: how completions are drawn.
         options: what `items` and `score` need to tell settings apart (shots, subset).
         tuned_only: untuned models have no number (AlpacaEval); the table prints `–`.
-        judge: how completions are judged before scoring; "" for not at all.
+        judge: who replies to the completions before they are scored, unless the experiment names another; None for
+            nobody.
+        lower_is_better: of two values (toxicity).
     """
 
     metric: str
@@ -118,7 +125,8 @@ class Setting:
     sampling: Sampling
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
     tuned_only: bool = False
-    judge: Literal["", "false_evaluator"] = ""
+    judge: Judge | None = None
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +143,9 @@ class Benchmark:
         score: one item's scores from its completion (and, with a judge, the judge's reply to it).
         headline: the scorer tables show: `paper`.
         cluster: what `Item.group` means when intervals are clustered by it; "" for independent items.
+        macro: whether a value is the mean of the groups' means.
+        render: an item with its prompts, from its `material` and a function that cuts a text to so many tokens of the
+            model that is asked; None where prompts do not depend on the model.
         prompt_version: bumped when items, prompts or sampling change.
         scorer_version: bumped when extraction or scoring changes.
     """
@@ -153,6 +164,8 @@ class Benchmark:
     scorer_version: int
     headline: str = "paper"
     cluster: str = ""
+    macro: bool = False
+    render: Callable[[Item, Callable[[str, int], str]], Item] | None = None
 
     def setting(self, metric: str) -> Setting:
         """The setting whose column is `metric`.

@@ -9,6 +9,7 @@ from typing import Literal
 from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.choices import check_choices
 from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.specs.judge import Judge
 from tulu_pipeline.specs.mixture import Mixture
 from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
 from tulu_pipeline.specs.recipe import Recipe
@@ -30,6 +31,7 @@ class Experiment:
         untuned: whether the base models themselves are evaluated too.
         benchmarks: benchmark name to the metrics asked of it, in column order.
         recipe: how models are tuned; `recipes` holds exceptions by mixture name.
+        judges: who judges a metric, where it is not who its benchmark says.
         engine: what generates; part of the identity of completions.
         engine_dtype: compute type of generation.
         data_tokenizer: splits long chats and counts for the table of the data (the paper: LLaMA's, whatever the base
@@ -51,6 +53,7 @@ class Experiment:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     untuned: bool = True
     reproduces: str = ""
+    judges: Mapping[str, Judge] = field(default_factory=dict)
     engine: Engine = "vllm"
     engine_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     data_tokenizer: PretrainedTokenizer | None = None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.catalog import EXPERIMENTS, find_benchmark, find_dataset
+from flows.model_facts import model_facts
 from tasks.describe import DESCRIBE, DescribeParams
 from tasks.download import DOWNLOAD, DownloadParams
 from tasks.finetune import FINETUNE, FinetuneParams
@@ -204,7 +205,9 @@ class _Compiler:
             cell, text = self.component(mixture, index)
             inputs[f"tokens_{index}"] = self.tokens(model.tokenizer, recipe, cell, text)
         params = FinetuneParams(
-            recipe=recipe, components=tuple((part.dataset, part.repeat) for part in mixture.components)
+            recipe=recipe,
+            components=tuple((part.dataset, part.repeat) for part in mixture.components),
+            facts=model_facts(self.experiment, model, mixture),
         )
         return Artifact(stage=FINETUNE, cell=f"{model.name}+{mixture.name}", params=params, inputs=inputs)
 

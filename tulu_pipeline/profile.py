@@ -115,6 +115,13 @@ def count_gpus() -> int:
     return there if visible is None else min(there, visible)
 
 
+def device_name() -> str:
+    """What computes here, for people: the GPUs that the driver names, else the processor; "" where neither is told."""
+    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")) if has_gpu() else []
+    names = [_told(file, "Model") for file in gpus] or [_told(Path("/proc/cpuinfo"), "model name")]
+    return ", ".join(dict.fromkeys(filter(None, names)))
+
+
 def auto_profile() -> Profile:
     """What fits this machine: one rank per GPU with ZeRO-3, or two gloo ranks with ZeRO-2."""
     cores, gpus = len(os.sched_getaffinity(0)), count_gpus()
@@ -147,6 +154,17 @@ def load_profile(name: str | None, folder: Path = PROFILES) -> Profile:
     except ValueError as error:  # of the text's encoding, or of the TOML
         raise BadInput(f"broken TOML: {error}", str(path), "mend the file") from error
     return Profile(**{"name": path.stem} | _checked(values, str(path)))
+
+
+def _told(file: Path, field: str) -> str:
+    """The first value of `field` in a file of lines `field: value`."""
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next(
+        (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == field), ""
+    )
 
 
 def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:

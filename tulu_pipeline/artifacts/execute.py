@@ -159,6 +159,7 @@ def _job(held: _Work, store: Store, publish: Callable[[Metrics], None]) -> Job[A
         inputs={name: None if made is None else store.path(made) for name, made in held.ready.inputs.items()},
         sources=node.artifact.sources,
         pinned={name: known["sha256"] for name, known in descriptors.items() if "sha256" in known},
+        key=node.key or "",
         out=held.attempt.out,
         work=held.attempt.work,
         publish=publish,

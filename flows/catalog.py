@@ -14,12 +14,14 @@ from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import Mixture, single
-from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer, Release, TunedModel
 
 DATASETS = Registry("dataset", "tulu_pipeline.datasets", "DATASET", Dataset)
 BENCHMARKS = Registry("benchmark", "tulu_pipeline.benchmarks", "BENCHMARK", Benchmark)
 EXPERIMENTS = Registry("experiment", "tulu_pipeline.experiments", "EXPERIMENT", Experiment)
 FAMILIES = Registry("model family", "tulu_pipeline.models", "FAMILY", Family)
+
+_SHOWN = Dataset | Mixture | PretrainedModel | TunedModel | Release | Benchmark | Experiment
 
 
 def in_file(name: str) -> tuple[Path, str] | None:
@@ -64,6 +66,14 @@ def find_model(name: str) -> PretrainedModel:
     known = {model.name: model for family in FAMILIES.all() for model in family.models}
     if name not in known:
         raise unknown_name("model", name, known)
+    return known[name]
+
+
+def find_release(name: str) -> Release:
+    """A released checkpoint by name, of any family."""
+    known = {release.name: release for family in FAMILIES.all() for release in family.releases}
+    if name not in known:
+        raise unknown_name("release", name, known)
     return known[name]
 
 
@@ -133,7 +143,7 @@ def find_any(name: str) -> tuple[object, tuple[Dataset, ...]]:
     """Whatever is called `name`, or a constant of a user's file: `path/to/mine.py:MIXTURE`.
 
     Returns:
-        A dataset, mixture, model, benchmark or experiment, and the datasets that the file defines.
+        A dataset, mixture, model, release, benchmark or experiment, and the datasets that the file defines.
 
     Raises:
         NotFound: nothing is called so. BadInput: the file holds no such thing.
@@ -143,20 +153,20 @@ def find_any(name: str) -> tuple[object, tuple[Dataset, ...]]:
         module = load_file(path)
         constants = [constant] if constant else ["EXPERIMENT", "MIXTURE", "DATASET"]
         values = [getattr(module, each, None) for each in constants]
-        known = [
-            each for each in values if isinstance(each, Dataset | Mixture | PretrainedModel | Benchmark | Experiment)
-        ]
+        known = [each for each in values if isinstance(each, _SHOWN)]
         if not known:
             raise BadInput(
                 f"no dataset, mixture or experiment `{constant}`", str(path), f"define {' or '.join(constants)}"
             )
         return known[0], _datasets_of(module)
-    for find in (find_dataset, find_benchmark, find_experiment, find_mixture, find_model):
+    for find in (find_dataset, find_benchmark, find_experiment, find_mixture, find_model, find_release):
         try:
             return find(name), ()
         except NotFound:
             continue
     names = [*DATASETS.names(), *BENCHMARKS.names(), *EXPERIMENTS.names(), *(each.name for each in mixtures())]
+    for family in FAMILIES.all():
+        names += [*(model.name for model in family.models), *(release.name for release in family.releases)]
     raise unknown_name("dataset, mixture, model, benchmark or experiment", name, names)
 
 

@@ -12,7 +12,7 @@ from tulu_pipeline.errors import unknown_name
 from tulu_pipeline.mixing.licenses import meaning, parts_of
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Mixture
-from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.specs.model import Family, PretrainedModel, Release
 
 _SHOWN_REASONS = 10
 _SHOWN_ITEMS = 12
@@ -30,11 +30,7 @@ def list_kind(kind: str) -> list[tuple[str, ...]]:
         "mixtures": lambda: [
             (each.name, ", ".join(part.dataset for part in each.components), "") for each in catalog.mixtures()
         ],
-        "models": lambda: [
-            (model.name, f"{model.parameters:,} parameters, {_pretrained(model)}", model.license)
-            for family in catalog.FAMILIES.all()
-            for model in family.models
-        ],
+        "models": lambda: [row for family in catalog.FAMILIES.all() for row in _models(family)],
         "benchmarks": lambda: [
             (each.name, each.title, ", ".join(setting.metric for setting in each.settings))
             for each in catalog.BENCHMARKS.all()
@@ -45,6 +41,20 @@ def list_kind(kind: str) -> list[tuple[str, ...]]:
     if kind not in kinds:
         raise unknown_name("kind", kind, kinds)
     return kinds[kind]()
+
+
+def _models(family: Family) -> list[tuple[str, ...]]:
+    bases = [
+        (each.name, f"{each.parameters:,} parameters, {_pretrained(each)}", each.license) for each in family.models
+    ]
+    tuned = [
+        (each.name, f"{each.base.name} tuned on {each.mixture}{_form(each)}", each.license) for each in family.releases
+    ]
+    return [*bases, *tuned]
+
+
+def _form(release: Release) -> str:
+    return ", a weight diff" if release.diff else ""
 
 
 def _pretrained(model: PretrainedModel) -> str:
@@ -62,7 +72,9 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     """
     value, datasets = catalog.find_any(name)
     facts: dict[str, Any] = catalog.describe(value)
-    if isinstance(value, Dataset):
+    if isinstance(value, Release):
+        facts["as_a_row"] = f'tulu_pipeline.models.tulu.FAMILY.release("{value.name}").at("<commit, 40 hex digits>")'
+    elif isinstance(value, Dataset):
         from flows.stored_counts import stored_dataset
 
         facts["licenses"] = {license_: meaning(license_) for license_ in parts_of(value.license)}

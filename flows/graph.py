@@ -1,8 +1,8 @@
 """The experiment as a graph, pure: nothing is read, nothing runs. It reads as the method section of the paper.
 
 Every dataset is downloaded and brought into one chat schema, capped where a mixture caps it, and tokenized with loss
-masks for each base model; each base model is finetuned on each mixture; every model answers every benchmark; answers
-are judged where a judge is needed, scored, and gathered in one table.
+masks for each base model; each base model is finetuned on each mixture, and what others have tuned joins them; every
+model answers every benchmark; answers are judged where a judge is needed, scored, and gathered in one table.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from tasks.describe import DESCRIBE, DescribeParams
 from tasks.download import DOWNLOAD, DownloadParams
 from tasks.finetune import FINETUNE, FinetuneParams
 from tasks.generate import GENERATE, generate_params
+from tasks.import_completions import IMPORT, ImportParams
 from tasks.judge import JUDGE, JudgeParams
 from tasks.mix import MIX, MixParams
 from tasks.normalize import NORMALIZE, NormalizeParams
+from tasks.recover import RECOVER, RecoverParams
 from tasks.score import SCORE, ScoreParams
 from tasks.tabulate import TABULATE, TabulateParams, completions_input, data_input, score_input
 from tasks.tokenization import TOKENIZE, TokenizeParams
@@ -34,8 +36,9 @@ from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import Mixture
-from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer, TunedModel
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.specs.recorded_model import RecordedModel
 
 VERSIONS_LOCK = Path(__file__).resolve().parents[1] / "tasks" / "versions.lock"
 
@@ -82,6 +85,8 @@ class _Compiler:
         self._downloads: dict[str, Artifact] = {}
         self._conversations: dict[str, Artifact] = {}
         self._tokens: dict[str, Artifact] = {}
+        self._generated: dict[str, Artifact] = {}
+        self._imported: dict[str, Artifact] = {}
 
     def table(self) -> Artifact:
         rows: list[TableRow] = []
@@ -98,6 +103,19 @@ class _Compiler:
                 checkpoint = self.finetuned(model, base, mixture)
                 template = self.experiment.recipe_for(model, mixture).template
                 inputs |= self.evaluated(name, checkpoint, model.tokenizer, tuned=True, template=template)
+        # The table brings rows of one base model together: these follow what was trained here.
+        for tuned in self.experiment.tuned_models:
+            rows.append(
+                TableRow(
+                    name=tuned.name, label=tuned.label or tuned.name, base_model=tuned.base.name, mixture=tuned.mixture
+                )
+            )
+            inputs |= self.evaluated(
+                tuned.name, self.already_tuned(tuned), tuned.base.tokenizer, tuned=True, template=tuned.template
+            )
+        for recorded in self.experiment.recorded_models:
+            rows.append(TableRow(name=recorded.name, label=recorded.label, base_model=""))
+            inputs |= self.scored_records(recorded)
         columns = tuple(self._column(benchmark, setting) for benchmark, setting in self._asked())
         datasets = [find_dataset(name, self.experiment) for name in self._described()]
         inputs |= {data_input(dataset.name): self.described(dataset) for dataset in datasets}
@@ -211,6 +229,16 @@ class _Compiler:
         )
         return Artifact(stage=FINETUNE, cell=f"{model.name}+{mixture.name}", params=params, inputs=inputs)
 
+    def already_tuned(self, tuned: TunedModel) -> Artifact:
+        """A checkpoint as its makers published it; recovered from its base where that is a diff."""
+        if tuned.diff is None:
+            return self._download(tuned.name, tuned.sources)
+        inputs = {"base": self.model(tuned.base), "diff": self._download(f"{tuned.name}-diff", tuned.sources)}
+        if tuned.tokenizer is not None:
+            inputs["tokenizer"] = self.tokenizer(tuned.tokenizer)
+        params = RecoverParams(diff=tuned.diff, template=tuned.template)
+        return Artifact(stage=RECOVER, cell=tuned.name, params=params, inputs=inputs)
+
     def evaluated(
         self,
         row: str,
@@ -229,6 +257,45 @@ class _Compiler:
             cells[score_input(row, setting.metric)] = self._scored(row, completions, tokenizer, benchmark, setting)
             cells[completions_input(row, setting.metric)] = completions
         return cells
+
+    def scored_records(self, recorded: RecordedModel) -> dict[str, Artifact]:
+        """Inputs of the table for a row whose answers are recorded, where they are."""
+        cells: dict[str, Artifact] = {}
+        for benchmark, setting in self._asked():
+            if benchmark.name not in recorded.outputs:
+                continue
+            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
+            completions = self._recorded(recorded, benchmark, asked_as)
+            counter = self._data_tokenizer(f"the judge of `{setting.metric}` counts tokens")
+            cells[score_input(recorded.name, setting.metric)] = self._scored(
+                recorded.name, completions, counter, benchmark, setting
+            )
+            cells[completions_input(recorded.name, setting.metric)] = completions
+        return cells
+
+    def _recorded(self, recorded: RecordedModel, benchmark: Benchmark, setting: Setting) -> Artifact:
+        cell = f"{recorded.name}/{setting.metric}"
+        if cell not in self._imported:
+            outputs = {"outputs": recorded.outputs[benchmark.name]}
+            params = ImportParams(
+                benchmark=benchmark.name,
+                metric=setting.metric,
+                options=setting.options,
+                item_limit=self.experiment.item_limit.get(setting.metric),
+                missing_are_empty=recorded.missing_are_empty,
+                definition=benchmark,
+            )
+            self._imported[cell] = Artifact(
+                stage=IMPORT,
+                cell=cell,
+                params=params,
+                inputs={
+                    "benchmark": self._download(benchmark.name, benchmark.sources),
+                    "outputs": self._download(f"{recorded.name}-{benchmark.name}", outputs),
+                },
+                objects=(_prompts(benchmark),),
+            )
+        return self._imported[cell]
 
     def _completions(
         self,

@@ -152,7 +152,7 @@ def with_available_engine(experiment: Experiment) -> Experiment:
     """The experiment on the engine that this machine can load; the change is said, and is part of the keys."""
     from tulu_pipeline.inference.engine import what_lacks
 
-    if not (experiment.models and experiment.benchmarks):
+    if not ((experiment.models or experiment.tuned_models) and experiment.benchmarks):
         return experiment  # nothing generates
     if experiment.engine == "vllm" and (lack := what_lacks("vllm", gpu=has_gpu())):
         log.warning("vLLM cannot load here (%s): generating with transformers instead; %s", lack.what, lack.fix)

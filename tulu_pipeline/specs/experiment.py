@@ -11,8 +11,9 @@ from tulu_pipeline.specs.choices import check_choices
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.judge import Judge
 from tulu_pipeline.specs.mixture import Mixture
-from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import PretrainedModel, PretrainedTokenizer, TunedModel
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.specs.recorded_model import RecordedModel
 
 Engine = Literal["vllm", "transformers"]
 
@@ -28,6 +29,9 @@ class Experiment:
         reproduces: table or figure of the paper, "" for none.
         models: base models.
         mixtures: each base model is tuned on each of them.
+        tuned_models: checkpoints that were tuned elsewhere; each is a row beside those of its base model, which need
+            not be among `models`.
+        recorded_models: rows whose answers were recorded by others; nothing is generated for them.
         untuned: whether the base models themselves are evaluated too.
         benchmarks: benchmark name to the metrics asked of it, in column order.
         recipe: how models are tuned; `recipes` holds exceptions by mixture name.
@@ -49,6 +53,8 @@ class Experiment:
     models: tuple[PretrainedModel, ...]
     mixtures: tuple[Mixture, ...]
     benchmarks: Mapping[str, tuple[str, ...]]
+    tuned_models: tuple[TunedModel, ...] = ()
+    recorded_models: tuple[RecordedModel, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     untuned: bool = True

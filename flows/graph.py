@@ -125,6 +125,7 @@ class _Compiler:
             rows=tuple(rows),
             columns=columns,
             notes=self.experiment.notes,
+            average=self.experiment.average,
             data=tuple(_data_row(dataset) for dataset in datasets),
             data_tokenizer=counter.name if counter else "",
             papers_tokenizer=counter is not None and counter.sources == llama.TOKENIZER.sources,
@@ -253,7 +254,8 @@ class _Compiler:
         for benchmark, setting in self._asked():
             if setting.tuned_only and not tuned:
                 continue
-            completions = self._completions(row, checkpoint, benchmark, setting, tuned=tuned, template=template)
+            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
+            completions = self._completions(row, checkpoint, benchmark, asked_as, tuned=tuned, template=template)
             cells[score_input(row, setting.metric)] = self._scored(row, completions, tokenizer, benchmark, setting)
             cells[completions_input(row, setting.metric)] = completions
         return cells
@@ -317,7 +319,7 @@ class _Compiler:
             max_new_tokens=self.experiment.max_new_tokens,
             template=template,
         )
-        return Artifact(
+        made = Artifact(
             stage=GENERATE,
             cell=f"{row}/{setting.metric}",
             group=row,
@@ -325,6 +327,7 @@ class _Compiler:
             inputs={"model": checkpoint, "benchmark": self._download(benchmark.name, benchmark.sources)},
             objects=(_prompts(benchmark),),
         )
+        return self._generated.setdefault(made.cell, made)
 
     def _scored(
         self, row: str, completions: Artifact, tokenizer: PretrainedTokenizer, benchmark: Benchmark, setting: Setting

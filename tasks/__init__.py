@@ -4,6 +4,7 @@ from tasks.describe import DESCRIBE
 from tasks.download import DOWNLOAD
 from tasks.finetune import FINETUNE
 from tasks.generate import GENERATE
+from tasks.import_completions import IMPORT
 from tasks.judge import JUDGE
 from tasks.mix import MIX
 from tasks.normalize import NORMALIZE
@@ -12,4 +13,17 @@ from tasks.score import SCORE
 from tasks.tabulate import TABULATE
 from tasks.tokenization import TOKENIZE
 
-STAGES = (DOWNLOAD, NORMALIZE, MIX, DESCRIBE, TOKENIZE, FINETUNE, RECOVER, GENERATE, JUDGE, SCORE, TABULATE)
+STAGES = (
+    DOWNLOAD,
+    NORMALIZE,
+    MIX,
+    DESCRIBE,
+    TOKENIZE,
+    FINETUNE,
+    RECOVER,
+    GENERATE,
+    IMPORT,
+    JUDGE,
+    SCORE,
+    TABULATE,
+)

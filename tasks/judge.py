@@ -13,8 +13,8 @@ from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
 from tulu_pipeline.judging.false_evaluator import compare
 from tulu_pipeline.judging.replies import Reply
 from tulu_pipeline.specs.answers import answered_items
-from tulu_pipeline.specs.benchmark import Benchmark
-from tulu_pipeline.specs.judge import FalseEvaluator, Judge
+from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item
+from tulu_pipeline.specs.judge import FalseEvaluator, Judge, Replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     match job.params.judge:
         case FalseEvaluator():
             return _compare_unique_tokens(job, ctx)
+        case Replay():
+            return _replay(job, ctx)
     raise AssertionError(f"{job.name}: nobody knows how to ask {job.params.judge}")
 
 
@@ -46,8 +48,6 @@ def _compare_unique_tokens(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     from tulu_pipeline.inference.prompts import encode_prompts
     from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
-    benchmark = job.params.definition
-    assert benchmark is not None, f"{job.name}: params carry no benchmark"
     tokenizer = load_tokenizer(job.input("tokenizer"))
 
     @lru_cache(maxsize=1)
@@ -57,8 +57,7 @@ def _compare_unique_tokens(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
     verdicts: dict[str, int] = {"win": 0, "tie": 0, "loss": 0}
 
     def replies() -> Iterator[Reply]:
-        pairs = answered_items(benchmark, job.params.metric, job.input("benchmark"), job.input("completions"))
-        for done, (item, completion) in enumerate(pairs, 1):
+        for done, (item, completion) in enumerate(_answered(job), 1):
             comparison = compare(completion.texts[0], str(item.gold), encode)
             verdicts[comparison.verdict] += 1
             ctx.progress(job.name, done, None, "items")
@@ -67,6 +66,27 @@ def _compare_unique_tokens(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
 
     write_lines(job.out / "replies.jsonl", replies())
     return dict(verdicts)
+
+
+def _replay(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
+    """Find the stored annotation of each completion."""
+    from tulu_pipeline.judging.replay import StoredAnnotations
+
+    stored = StoredAnnotations(path for path in sorted(job.input("annotations").iterdir()) if path.is_file())
+
+    def replies() -> Iterator[Reply]:
+        for done, (item, completion) in enumerate(_answered(job), 1):
+            ctx.progress(job.name, done, None, "items")
+            reply = stored.reply(item.prompts[0], completion.texts[0], f"{job.name}, item `{item.item_id}`")
+            yield Reply(item_id=item.item_id, reply=reply)
+
+    return {"replies": write_lines(job.out / "replies.jsonl", replies())}
+
+
+def _answered(job: Job[JudgeParams]) -> Iterator[tuple[Item, Completion]]:
+    benchmark = job.params.definition
+    assert benchmark is not None, f"{job.name}: params carry no benchmark"
+    return answered_items(benchmark, job.params.metric, job.input("benchmark"), job.input("completions"))
 
 
 JUDGE = Stage(name="judge", version=2, params=JudgeParams, run=run_judge, env=("tokenizers",))

@@ -26,7 +26,7 @@ def added_field(*, default: Any) -> Any:
     return dataclasses.field(default=default, metadata={_OMIT: True})
 
 
-def execution_field(*, default: Any) -> Any:
+def execution_field(*, default: Any = dataclasses.MISSING) -> Any:
     """A dataclass field that never enters a key: a callable, a title, a worked example."""
     return dataclasses.field(default=default, metadata={_EXECUTION: True}, compare=False)
 

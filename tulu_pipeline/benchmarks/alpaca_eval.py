@@ -24,19 +24,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.artifacts.source import PinnedFile
+from tulu_pipeline.artifacts.source import PinnedFile, Source
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.judging.false_evaluator import WIN_SHARE
+from tulu_pipeline.judging.replies import verdict_of
 from tulu_pipeline.scoring.flags import text_flags
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
 from tulu_pipeline.specs.judge import FalseEvaluator
 
 
 def read_items(files: Mapping[str, Path], setting: Setting) -> Iterator[Item]:
-    """The instructions in the order of the file; `gold` is the reference model's answer."""
+    """The instructions in the order of the file; `gold` is the reference model's answer.
+
+    The file is one of outputs (`output`) or of annotations, which hold the reference too (`output_1`).
+    """
     path = files["model_outputs.json"]
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -45,31 +50,37 @@ def read_items(files: Mapping[str, Path], setting: Setting) -> Iterator[Item]:
             f"broken JSON: {error.msg}", f"{path}:{error.lineno}", "mend the file, or download it again"
         ) from error
     for index, row in enumerate(rows):
-        missing = [field for field in ("instruction", "output", "dataset") if not isinstance(row.get(field), str)]
+        reference = "output_1" if "output_1" in row else "output"
+        missing = [field for field in ("instruction", reference, "dataset") if not isinstance(row.get(field), str)]
         if missing:
             raise BadInput(f"no text in `{missing[0]}`", f"{path}, row {index}", f"give the row a `{missing[0]}`")
         yield Item(
-            item_id=f"alpaca_eval_{index}", prompts=(row["instruction"],), gold=row["output"], group=row["dataset"]
+            item_id=f"alpaca_eval_{index}", prompts=(row["instruction"],), gold=row[reference], group=row["dataset"]
         )
 
 
+def with_reference(source: Source) -> Benchmark:
+    """The benchmark with another reference model's answers: a file of outputs, or of annotations against them."""
+    return replace(BENCHMARK, sources={"model_outputs.json": source})
+
+
 def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = None) -> ItemScore:
-    """The evaluator's verdict as 1, 0.5 or 0; `strict` is the same.
+    """The evaluator's verdict as 1, 0.5 or 0; `strict` is the same. Where the judge's reply could not be read: None.
 
     Raises:
         BadInput: no reply, or a verdict that is none.
     """
-    verdict = None if reply is None else reply.get("verdict")
-    if verdict not in WIN_SHARE:
+    verdict = None if reply is None else verdict_of(reply)
+    if verdict is None:
         raise BadInput(f"no verdict: {reply!r}", item.item_id, "judge the completions first: `--until judge`")
-    win = WIN_SHARE[verdict]
-    flags = text_flags(completion)
+    win = None if verdict == "unreadable" else WIN_SHARE[verdict]
+    flags = (*text_flags(completion), *((verdict,) if verdict in ("tie", "unreadable") else ()))
     return ItemScore(
         item_id=item.item_id,
         group=item.group,
         scores={"paper": win, "strict": win},
         extracted={"paper": verdict, "strict": verdict},
-        flags=(*flags, "tie") if verdict == "tie" else flags,
+        flags=flags,
         gold=str(item.gold),
     )
 
@@ -95,6 +106,14 @@ BENCHMARK = Benchmark(
             sampling=Sampling(max_new_tokens=8192),
             tuned_only=True,
             judge=FalseEvaluator(),
+        ),
+        Setting(
+            metric="alpaca_eval_unique_tokens",
+            title="AlpacaEval by unique tokens",
+            sampling=Sampling(max_new_tokens=8192),
+            tuned_only=True,
+            judge=FalseEvaluator(),
+            same_completions_as="alpaca_eval",
         ),
     ),
     items=read_items,

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tulu_pipeline.artifacts.json_lines import read_lines
+from tulu_pipeline.judging.false_evaluator import WIN_SHARE, Verdict
+
+# 1: the reference, 2: the model, 1.5: neither; null: the judge said nothing that could be read.
+_PREFERENCES: Mapping[float | None, Verdict | Literal["unreadable"]] = {
+    1: "loss",
+    1.5: "tie",
+    2: "win",
+    None: "unreadable",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +25,14 @@ class Reply:
 
     item_id: str
     reply: Mapping[str, Any]
+
+
+def verdict_of(reply: Mapping[str, Any]) -> Verdict | Literal["unreadable"] | None:
+    """Who won a comparison, of a reply that holds a `verdict`, or AlpacaEval's `preference`; None where neither is."""
+    if "preference" in reply:
+        return _PREFERENCES.get(reply["preference"])
+    verdict: Verdict | None = reply.get("verdict")
+    return verdict if verdict in WIN_SHARE else None
 
 
 def read_replies(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.specs.experiment import AverageRule as AverageRule
 
 SCHEMA_VERSION = 1
 AVERAGE = "average"
 
 Status = Literal["scored", "not_applicable", "undefined", "missing"]
 Direction = Literal["raised", "lowered", "same"]
-AverageRule = Literal["columns", "benchmarks", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,6 +118,7 @@ class Setting:
         judge: who replies to the completions before they are scored, unless the experiment names another; None for
             nobody.
         lower_is_better: of two values (toxicity).
+        same_completions_as: another metric that asks the very same; its completions are taken. "" asks anew.
     """
 
     metric: str
@@ -127,6 +128,7 @@ class Setting:
     tuned_only: bool = False
     judge: Judge | None = None
     lower_is_better: bool = False
+    same_completions_as: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.specs.recorded_model import RecordedModel
 
 Engine = Literal["vllm", "transformers"]
+AverageRule = Literal["columns", "benchmarks", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Experiment:
         untuned: whether the base models themselves are evaluated too.
         benchmarks: benchmark name to the metrics asked of it, in column order.
         recipe: how models are tuned; `recipes` holds exceptions by mixture name.
+        average: how a row's columns are averaged: `columns` (Tables 3-5), `benchmarks` (Table 8) or `none`.
         judges: who judges a metric, where it is not who its benchmark says.
         engine: what generates; part of the identity of completions.
         engine_dtype: compute type of generation.
@@ -59,6 +61,7 @@ class Experiment:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     untuned: bool = True
     reproduces: str = ""
+    average: AverageRule = "columns"
     judges: Mapping[str, Judge] = field(default_factory=dict)
     engine: Engine = "vllm"
     engine_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from tulu_pipeline.artifacts.canonical import execution_field
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.profile import Slot
 
@@ -38,3 +39,23 @@ class FalseEvaluator(Judge):
     kind: Literal["false_evaluator"] = "false_evaluator"
     compares: ClassVar[bool] = True
     counts_tokens: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay(Judge):
+    """Annotations that a judge wrote down earlier, in AlpacaEval's form; they answer in its place.
+
+    An annotation is found by its instruction and the very output it is about; one that is not there is an error.
+
+    Attributes:
+        annotations: files of annotations by a name of their own; their contents are an input.
+        annotator: whose they are, for tables.
+    """
+
+    annotations: Mapping[str, Source] = execution_field()
+    annotator: str
+    kind: Literal["replay"] = "replay"
+    compares: ClassVar[bool] = True
+
+    def downloads(self) -> Mapping[str, Mapping[str, Source]]:
+        return {"annotations": self.annotations}

@@ -1,0 +1,153 @@
+"""The part of the graph that asks: a model and a benchmark to completions, replies and scores."""
+
+from __future__ import annotations
+
+from flows.catalog import find_benchmark
+from flows.graph_data import DataGraph
+from tasks.generate import GENERATE, generate_params
+from tasks.import_completions import IMPORT, ImportParams
+from tasks.judge import JUDGE, JudgeParams
+from tasks.score import SCORE, ScoreParams
+from tasks.tabulate import completions_input, score_input
+from tulu_pipeline.artifacts.artifact import Artifact, ObjectRef
+from tulu_pipeline.chat.options import Template
+from tulu_pipeline.specs.benchmark import Benchmark, Setting
+from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.model import PretrainedTokenizer
+from tulu_pipeline.specs.recorded_model import RecordedModel
+
+
+class AnswersGraph:
+    """Builds the artifacts of answers and scores of one experiment; what is shared is one object."""
+
+    def __init__(self, experiment: Experiment, data: DataGraph) -> None:
+        self.experiment, self.data = experiment, data
+        self._generated: dict[str, Artifact] = {}
+        self._imported: dict[str, Artifact] = {}
+
+    def asked(self) -> list[tuple[Benchmark, Setting]]:
+        """What every model is asked, in the order of the columns."""
+        found: list[tuple[Benchmark, Setting]] = []
+        for name, metrics in self.experiment.benchmarks.items():
+            benchmark = find_benchmark(name, self.experiment)
+            found.extend((benchmark, benchmark.setting(metric)) for metric in metrics)
+        return found
+
+    def evaluated(
+        self,
+        row: str,
+        checkpoint: Artifact,
+        tokenizer: PretrainedTokenizer,
+        *,
+        tuned: bool,
+        template: Template = "tulu",
+    ) -> dict[str, Artifact]:
+        """Inputs of the table for one row: completions and scores for each metric."""
+        cells: dict[str, Artifact] = {}
+        for benchmark, setting in self.asked():
+            if setting.tuned_only and not tuned:
+                continue
+            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
+            completions = self._completions(row, checkpoint, benchmark, asked_as, tuned=tuned, template=template)
+            cells[score_input(row, setting.metric)] = self._scored(row, completions, tokenizer, benchmark, setting)
+            cells[completions_input(row, setting.metric)] = completions
+        return cells
+
+    def recorded(self, recorded: RecordedModel) -> dict[str, Artifact]:
+        """Inputs of the table for a row whose answers are recorded, where they are."""
+        cells: dict[str, Artifact] = {}
+        for benchmark, setting in self.asked():
+            if benchmark.name not in recorded.outputs:
+                continue
+            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
+            completions = self._recorded(recorded, benchmark, asked_as)
+            counter = self.data.counting_tokenizer(f"the judge of `{setting.metric}` counts tokens")
+            cells[score_input(recorded.name, setting.metric)] = self._scored(
+                recorded.name, completions, counter, benchmark, setting
+            )
+            cells[completions_input(recorded.name, setting.metric)] = completions
+        return cells
+
+    def _recorded(self, recorded: RecordedModel, benchmark: Benchmark, setting: Setting) -> Artifact:
+        cell = f"{recorded.name}/{setting.metric}"
+        if cell not in self._imported:
+            outputs = {"outputs": recorded.outputs[benchmark.name]}
+            params = ImportParams(
+                benchmark=benchmark.name,
+                metric=setting.metric,
+                options=setting.options,
+                item_limit=self.experiment.item_limit.get(setting.metric),
+                missing_are_empty=recorded.missing_are_empty,
+                definition=benchmark,
+            )
+            self._imported[cell] = Artifact(
+                stage=IMPORT,
+                cell=cell,
+                params=params,
+                inputs={
+                    "benchmark": self.data.download(benchmark.name, benchmark.sources),
+                    "outputs": self.data.download(f"{recorded.name}-{benchmark.name}", outputs),
+                },
+                objects=(_prompts(benchmark),),
+            )
+        return self._imported[cell]
+
+    def _completions(
+        self,
+        row: str,
+        checkpoint: Artifact,
+        benchmark: Benchmark,
+        setting: Setting,
+        *,
+        tuned: bool,
+        template: Template,
+    ) -> Artifact:
+        params = generate_params(
+            benchmark,
+            setting.metric,
+            tuned=tuned,
+            engine=self.experiment.engine,
+            engine_dtype=self.experiment.engine_dtype,
+            item_limit=self.experiment.item_limit.get(setting.metric),
+            max_new_tokens=self.experiment.max_new_tokens,
+            template=template,
+        )
+        made = Artifact(
+            stage=GENERATE,
+            cell=f"{row}/{setting.metric}",
+            group=row,
+            params=params,
+            inputs={"model": checkpoint, "benchmark": self.data.download(benchmark.name, benchmark.sources)},
+            objects=(_prompts(benchmark),),
+        )
+        return self._generated.setdefault(made.cell, made)
+
+    def _scored(
+        self, row: str, completions: Artifact, tokenizer: PretrainedTokenizer, benchmark: Benchmark, setting: Setting
+    ) -> Artifact:
+        asked = self.data.download(benchmark.name, benchmark.sources)
+        inputs = {"completions": completions, "benchmark": asked}
+        judge = self.experiment.judges.get(setting.metric, setting.judge)
+        if judge is not None:
+            inputs["replies"] = Artifact(
+                stage=JUDGE,
+                cell=f"{row}/{setting.metric}",
+                params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, judge=judge, definition=benchmark),
+                inputs={"completions": completions, "benchmark": asked}
+                | ({"tokenizer": self.data.tokenizer(tokenizer)} if judge.counts_tokens else {})
+                | {name: self.data.download(name, sources) for name, sources in judge.downloads().items()},
+                objects=(_prompts(benchmark),),
+                occupies=judge.slot,
+            )
+        params = ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark)
+        cell = f"{row}/{setting.metric}"
+        objects = (_prompts(benchmark), _scorers(benchmark))  # an item's gold answer comes with its prompt
+        return Artifact(stage=SCORE, cell=cell, params=params, inputs=inputs, objects=objects)
+
+
+def _prompts(benchmark: Benchmark) -> ObjectRef:
+    return ObjectRef(name=f"{benchmark.name} prompts", version=benchmark.prompt_version, module=benchmark.module)
+
+
+def _scorers(benchmark: Benchmark) -> ObjectRef:
+    return ObjectRef(name=f"{benchmark.name} scorers", version=benchmark.scorer_version, module=benchmark.module)

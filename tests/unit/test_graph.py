@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import flows.graph as graph_module
+from flows import graph_data
 from flows.catalog import EXPERIMENTS, find_experiment
 from flows.graph import every_artifact, graph_of, versions_lock
 from flows.select import select
@@ -78,7 +78,7 @@ def test_a_seed_that_draws_nothing_moves_no_key() -> None:
 
 def test_another_version_of_normalize_describes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     before = graph_of(MATRIX).by_name["describe[dataset_0]"].params
-    monkeypatch.setattr(graph_module, "NORMALIZE", dataclasses.replace(NORMALIZE, version=NORMALIZE.version + 1))
+    monkeypatch.setattr(graph_data, "NORMALIZE", dataclasses.replace(NORMALIZE, version=NORMALIZE.version + 1))
     after = graph_of(MATRIX).by_name["describe[dataset_0]"].params
     assert to_plain(before) != to_plain(after)
     assert set(NORMALIZE.env) <= set(DESCRIBE.env)

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Write a mixture as Parquet that `datasets` opens; what is missing of it is made.",
     "plan": "Say what would run and why; runs nothing.",
     "run": "Make what is missing or stale, and print the table.",
+    "join": "Let this machine take part in the finetunings of a run on another (profiles with the launcher torchrun).",
     "tokens": "Show one conversation of a dataset token by token: which text each id stands for, and what is learned.",
     "why": "Say what differs from the last build, down to the root cause.",
     "path": "Print the folder of an artifact.",

@@ -39,9 +39,19 @@ class Profile:
         checkpoint_every_steps: resumable trainer state is saved this often; 0 never.
         checkpoint_every_minutes: and so long after the last time; 0 never.
         checkpoints_kept: saved states kept at most, the newest.
+        stop_seconds: a run that is asked to end (SIGTERM) waits so long for trainings to finish their step and save.
         nodes: machines of one finetuning, each with `ranks` processes.
         launcher: what starts them: this machine's own (`local`), DeepSpeed over ssh (`hostfile`), a rendezvous that
-            every machine joins by itself (`torchrun`), or the batch system (`slurm`).
+            every machine joins by itself (`torchrun`), or the batch system (`slurm`). Over several, the store lies on
+            a disk that all of them see at the same path.
+        hostfile: of the launcher `hostfile`: a file with a line `name slots=8` for each machine.
+        include: machines and slots of the hostfile to use, `node-0@node-1:0,2`; empty for all.
+        exclude: or those not to use.
+        rendezvous: `host:port` at which the nodes reach this run. Without a host: its address on the way to them;
+            empty: any free port too (of `torchrun`: 29400).
+        node_wait_seconds: a finetuning fails when its nodes have not come after so long.
+        network_interface: what ranks of several nodes talk through; empty for the one of the node's address.
+        launcher_arguments: more words for `ssh` or `srun`.
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
         gpu_memory_share: share of GPU memory the generation engine may take.
@@ -63,8 +73,16 @@ class Profile:
     checkpoint_every_steps: int = 200
     checkpoint_every_minutes: float = 0.0
     checkpoints_kept: int = 1
+    stop_seconds: float = 120.0
     nodes: int = 1
     launcher: Launcher = "local"
+    hostfile: str = "/job/hostfile"
+    include: str = ""
+    exclude: str = ""
+    rendezvous: str = ""
+    node_wait_seconds: float = 600.0
+    network_interface: str = ""
+    launcher_arguments: str = ""
     threads_per_rank: int = 1
     engine_cache_gib: int = 1
     gpu_memory_share: float = 0.9
@@ -92,7 +110,9 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "checkpoint_every_steps": (0, None),
     "checkpoint_every_minutes": (0.0, None),
     "checkpoints_kept": (1, None),
+    "stop_seconds": (0.0, None),
     "nodes": (1, None),
+    "node_wait_seconds": (1.0, None),
     "threads_per_rank": (1, None),
     "engine_cache_gib": (1, None),
     "gpu_memory_share": (0.05, 1.0),

@@ -19,6 +19,10 @@ class Settings:
         hub_endpoint: base URL of the model and dataset hub (`HF_ENDPOINT`).
         hub_token: access token for gated files (`HF_TOKEN`), or None.
         color: False when `NO_COLOR` is set.
+        wandb_project: where Weights & Biases is told of trainings (`WANDB_PROJECT`), or None; and under which group
+            (`WANDB_RUN_GROUP`). Its client reads its other variables itself.
+        mlflow_tracking_uri: where MLflow is (`MLFLOW_TRACKING_URI`), or None; and in which experiment
+            (`MLFLOW_EXPERIMENT_NAME`).
     """
 
     store: str
@@ -27,6 +31,10 @@ class Settings:
     hub_endpoint: str
     hub_token: str | None
     color: bool
+    wandb_project: str | None = None
+    wandb_group: str | None = None
+    mlflow_tracking_uri: str | None = None
+    mlflow_experiment: str = "tulu_pipeline"
 
 
 def read_settings(store: str | None = None) -> Settings:
@@ -39,7 +47,17 @@ def read_settings(store: str | None = None) -> Settings:
         hub_endpoint=(env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         hub_token=env.get("HF_TOKEN") or None,
         color="NO_COLOR" not in env,
+        wandb_project=(env.get("WANDB_PROJECT") or None) if env.get("WANDB_MODE") != "disabled" else None,
+        wandb_group=env.get("WANDB_RUN_GROUP") or None,
+        mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI") or None,
+        mlflow_experiment=env.get("MLFLOW_EXPERIMENT_NAME") or "tulu_pipeline",
     )
+
+
+def tracking_environment() -> dict[str, str]:
+    """Variables of the processes that tell trackers of a training: they try again themselves, so clients need not."""
+    ours = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "WANDB_SILENT": "true"}
+    return {name: value for name, value in ours.items() if name not in os.environ}
 
 
 def child_environment(**overrides: str) -> dict[str, str]:
@@ -51,6 +69,71 @@ def child_environment(**overrides: str) -> dict[str, str]:
     environment = {**os.environ, **overrides}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchedRank:
+    """Which rank this process is, as DeepSpeed's launcher and torchrun say it.
+
+    Attributes:
+        rank: over all nodes.
+        local_rank: on its node; the number of its device.
+        world_size: ranks over all nodes.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+
+
+def launched_rank() -> LaunchedRank:
+    """Which rank this process is (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`); the only one where no launcher says so."""
+    env = os.environ
+    return LaunchedRank(
+        rank=int(env.get("RANK", "0")),
+        local_rank=int(env.get("LOCAL_RANK", "0")),
+        world_size=int(env.get("WORLD_SIZE", "1")),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmAllocation:
+    """The job of Slurm that this process is in.
+
+    Attributes:
+        nodes: machines of the job.
+        node_list: their names, in Slurm's own short form.
+        node: the name of this one, "" outside the job's machines.
+        task: the number of this process among those that `srun` started; None where it started none.
+    """
+
+    nodes: int
+    node_list: str
+    node: str
+    task: int | None
+
+
+def slurm_allocation() -> SlurmAllocation | None:
+    """The job of Slurm that this process is in; None where it is in none."""
+    env = os.environ
+    nodes = env.get("SLURM_JOB_NUM_NODES") or env.get("SLURM_NNODES")
+    if not env.get("SLURM_JOB_ID") or not nodes:
+        return None
+    return SlurmAllocation(
+        nodes=int(nodes),
+        node_list=env.get("SLURM_JOB_NODELIST", ""),
+        node=env.get("SLURMD_NODENAME", ""),
+        task=int(env["SLURM_PROCID"]) if "SLURM_PROCID" in env else None,
+    )
+
+
+# What steers libraries on every node alike. No credentials: those are each machine's own.
+_SHARED_VARIABLES = ("NCCL_", "UCX_", "FI_", "GLOO_", "TORCH_", "PYTHON", "CUDA_DEVICE_ORDER")
+
+
+def environment_for_nodes() -> dict[str, str]:
+    """The variables that ranks on other machines get from this one."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_SHARED_VARIABLES)}
 
 
 def visible_gpus() -> int | None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,11 +13,12 @@ from typing import Any
 
 from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.stage import RunContext
-from tulu_pipeline.errors import BadInput, StageFailed
-from tulu_pipeline.profile import Profile, count_gpus, has_gpu
-from tulu_pipeline.settings import child_environment
+from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.profile import Profile, has_gpu
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launchers import check_launcher, launch_command, rank_environment
+from tulu_pipeline.training.node import NODES_FOLDER
 from tulu_pipeline.training.record import STEPS_FILE, TENSORBOARD_FOLDER, StepRecord, read_steps
 from tulu_pipeline.training.state import newest_state, state_identity
 from tulu_pipeline.training.zero import deepspeed_config
@@ -66,14 +64,15 @@ def finetune(
         BadInput: the profile does not fit the machine.
     """
     profile = ctx.profile
-    identity = state_identity(profile.ranks, profile.zero_stage)
+    check_launcher(profile)
+    identity = state_identity(profile.ranks * profile.nodes, profile.zero_stage)
     resume_step, ignored = newest_state(work, identity)
     follower = _Follower(name=name, ctx=ctx)
     if ignored:
         follower.note(f"{ignored}: starting over")
     if resume_step:
         follower.note(f"resumed after step {resume_step}")
-    if not has_gpu():
+    if profile.launcher == "local" and not has_gpu():
         follower.note("no GPU: ranks talk through gloo and the optimizer is torch's, nothing is compiled")
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
@@ -92,15 +91,16 @@ def finetune(
     job_file.write_text(job.model_dump_json(indent=1))
     try:
         run_child(
-            launcher_command(job_file.absolute(), devices(profile)),
+            launch_command(job_file.absolute(), profile),
             ctx=ctx,
             log=work / _LOG_FILE,
-            env=_environment(profile),
+            # On one machine its host name need not resolve.
+            env=rank_environment(profile, "" if has_gpu() else "lo") if profile.launcher == "local" else {},
             on_event=follower.on_event,
         )
     except StageFailed as error:
         if follower.failure:
-            raise StageFailed(follower.failure, error.where, "see the whole log there") from error
+            raise StageFailed(follower.failure, error.where, follower.fix or "see the whole log there") from error
         raise
     finally:
         job.rendezvous.unlink(missing_ok=True)
@@ -109,34 +109,6 @@ def finetune(
         # The launcher can end with code 0 although it was killed.
         raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
     return _metrics(list(read_steps(work / STEPS_FILE)), profile, resume_step, follower)
-
-
-def launcher_command(job_file: Path, device_ids: Sequence[str]) -> list[str]:
-    """The command of DeepSpeed's per-machine launcher.
-
-    `deepspeed --num_gpus N` builds this very command after it has looked for host files and imported everything
-    once more; called directly, `CUDA_VISIBLE_DEVICES` is honored too.
-    """
-    machines = base64.urlsafe_b64encode(json.dumps({"localhost": list(device_ids)}).encode()).decode()
-    launcher = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={machines}"]
-    return [*launcher, "--master_addr=127.0.0.1", "--module", "tulu_pipeline.training.worker", str(job_file)]
-
-
-def devices(profile: Profile) -> list[str]:
-    """The device of each rank: GPUs that this process may see, or numbers where there is none.
-
-    Raises:
-        BadInput: fewer GPUs than ranks.
-    """
-    if has_gpu() and count_gpus() < profile.ranks:
-        raise BadInput(
-            f"profile `{profile.name}` wants {profile.ranks} ranks, {count_gpus()} GPUs are visible",
-            "CUDA_VISIBLE_DEVICES",
-            "give a profile with as many ranks as GPUs, or make more of them visible",
-        )
-    visible = child_environment().get("CUDA_VISIBLE_DEVICES", "")
-    ids = [device.strip() for device in visible.split(",")] if has_gpu() and visible else map(str, range(profile.ranks))
-    return list(ids)[: profile.ranks]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,6 +121,7 @@ class _Follower:
     ready_seconds: float = 0.0
     done: bool = False
     failure: str = ""
+    fix: str = ""
     notes: list[str] = field(default_factory=list)
     recent: list[tuple[float, int, int]] = field(default_factory=list)  # time, step, total
 
@@ -166,8 +139,14 @@ class _Follower:
             self._on_step(StepRecord(**event), total)
         elif kind == "exporting":
             self.ctx.progress(self.name, self.recent[-1][1], self.recent[-1][2], "steps", "exporting")
+        elif kind == "waiting":
+            self.ctx.progress(self.name, 0, None, "steps", event["text"])
+            log.info("%s: %s", self.name, event["text"])
+        elif kind == "note":
+            self.note(event["text"])
         elif kind == "failed" and not self.failure:
-            self.failure = f"rank {event['rank']} failed: {event['error']}"
+            self.failure = _failure(event)
+            self.fix = event.get("fix", "")
         elif kind == "done":
             self.done = True
 
@@ -176,6 +155,14 @@ class _Follower:
         (first_time, first_step, _), (last_time, last_step, _) = self.recent[0], self.recent[-1]
         per_step = (last_time - first_time) / (last_step - first_step) if last_step > first_step else record.seconds
         self.ctx.progress(self.name, record.step, total, "steps", _step_note(record, per_step * (total - record.step)))
+
+
+def _failure(event: dict[str, Any]) -> str:
+    """Of a rank, of a rank on a node, or of a node; which node is then part of the error."""
+    if event["rank"] is None:
+        return str(event["error"])
+    node = f" on {event['node']}" if "node" in event else ""
+    return f"rank {event['rank']}{node} failed: {event['error']}"
 
 
 def _step_note(record: StepRecord, seconds_left: float) -> str:
@@ -188,25 +175,15 @@ def _step_note(record: StepRecord, seconds_left: float) -> str:
     )
 
 
-def _environment(profile: Profile) -> dict[str, str]:
-    environment = {
-        "OMP_NUM_THREADS": str(profile.threads_per_rank),
-        "DS_ACCELERATOR": "cuda" if has_gpu() else "cpu",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    # All ranks are on this machine; its host name need not resolve.
-    return environment if has_gpu() else environment | {"GLOO_SOCKET_IFNAME": "lo"}
-
-
 def _collect(work: Path, aux: Path) -> None:
     """Copy the record beside the checkpoint; after a failure too."""
     aux.mkdir(parents=True, exist_ok=True)
     for file in (STEPS_FILE, _LOG_FILE):
         if (work / file).exists():
             shutil.copyfile(work / file, aux / file)
-    if (work / TENSORBOARD_FOLDER).exists():
-        shutil.copytree(work / TENSORBOARD_FOLDER, aux / TENSORBOARD_FOLDER, dirs_exist_ok=True)
+    for folder in (TENSORBOARD_FOLDER, NODES_FOLDER):
+        if (work / folder).exists():
+            shutil.copytree(work / folder, aux / folder, dirs_exist_ok=True)
 
 
 def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follower: _Follower) -> dict[str, Any]:
@@ -226,7 +203,8 @@ def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follow
         "seconds_starting": follower.ready_seconds,
         "seconds_training": seconds,
         "resumed_from_step": resume_step,
-        "ranks": profile.ranks,
+        "ranks": profile.ranks * profile.nodes,
+        "nodes": profile.nodes,
         "zero_stage": profile.zero_stage,
         "layout": profile.layout,
         "notes": follower.notes,

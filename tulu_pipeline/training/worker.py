@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.settings import launched_rank
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.train import train
 
@@ -22,13 +24,12 @@ def main() -> None:
     """Join the other ranks and train. The first rank to fail says why before it ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("job", type=Path)
-    parser.add_argument("--local_rank", type=int, required=True)  # the launcher's
     arguments = parser.parse_args()
     end_with_parent()
     job = TrainingJob.model_validate_json(arguments.job.read_text())
-    rank: int = arguments.local_rank  # one machine, so the global rank too
+    rank = launched_rank().rank
     try:
-        _join(job, rank)
+        _join(job)
         train(job, rank)
     except Exception as error:
         emit({"event": "failed", "rank": rank, "error": f"{type(error).__name__}: {error}"})
@@ -37,16 +38,25 @@ def main() -> None:
     dist.destroy_process_group()
 
 
-def _join(job: TrainingJob, rank: int) -> None:
+def _join(job: TrainingJob) -> None:
     torch.set_num_threads(job.profile.threads_per_rank)
-    if not torch.cuda.is_available():
+    launched = launched_rank()
+    if launched.world_size != job.ranks:
+        raise StageFailed(f"the launcher started {launched.world_size} ranks instead of {job.ranks}", job.profile.name)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(launched.local_rank)
+    else:
         # DeepSpeed would compile a shared-memory operation when the group is made: minutes, and no training at all
         # where there is no C++ compiler. Without it collectives go through gloo. An empty table also spares it
         # from probing the compiler for all its other operations.
         deepspeed.ops.__compatible_ops__ = {}
-    # A file instead of a port: nothing can take it between now and when all ranks are up.
+    # On one machine a file instead of a port: nothing can take it between now and when all ranks are up.
     deepspeed.init_distributed(
-        init_method=f"file://{job.rendezvous}", rank=rank, world_size=job.ranks, timeout=_TIMEOUT, verbose=False
+        init_method=f"file://{job.rendezvous}" if job.profile.launcher == "local" else "env://",
+        rank=launched.rank,
+        world_size=job.ranks,
+        timeout=_TIMEOUT,
+        verbose=False,
     )
 
 

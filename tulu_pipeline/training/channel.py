@@ -1,0 +1,163 @@
+"""What a run and its nodes say to each other: messages as lines of JSON over TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+BEAT_SECONDS = 5.0
+SILENCE_SECONDS = 60.0  # a machine that lost its power sends no end
+_LINE_BYTES = 1 << 20
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Hello(_Message):
+    """A node offers itself.
+
+    Attributes:
+        node: its name.
+        index: its place among the nodes, where its launcher gave it one.
+        versions: of the packages whose collectives and files must agree.
+        gpus: that its ranks may see.
+        port: free there, for the ranks to meet at.
+    """
+
+    kind: Literal["hello"] = "hello"
+    node: str
+    index: int | None
+    versions: dict[str, str]
+    gpus: int
+    port: int
+
+
+class Task(_Message):
+    """The run names its job file; `nonce` makes the answer good for this run only."""
+
+    kind: Literal["task"] = "task"
+    job_file: Path
+    nonce: str
+
+
+class Seen(_Message):
+    """The node has read that very file: `digest` is of the nonce and its bytes."""
+
+    kind: Literal["seen"] = "seen"
+    digest: str
+
+
+class Refused(_Message):
+    """The node cannot take part."""
+
+    kind: Literal["refused"] = "refused"
+    what: str
+    fix: str
+
+
+class Start(_Message):
+    """All are there.
+
+    Attributes:
+        index: the node's place among the nodes.
+        nodes: how many they are.
+        address, port: where the ranks meet.
+        devices: the node's devices by the hostfile; empty for the first that are visible.
+        environment: variables for the ranks.
+    """
+
+    kind: Literal["start"] = "start"
+    index: int
+    nodes: int
+    address: str
+    port: int
+    devices: tuple[str, ...]
+    environment: dict[str, str]
+
+
+class Report(_Message):
+    """An event of one of the node's ranks."""
+
+    kind: Literal["report"] = "report"
+    event: dict[str, Any]
+
+
+class Ended(_Message):
+    """The node's ranks have ended; `failure` is empty where they did what they should."""
+
+    kind: Literal["ended"] = "ended"
+    failure: str
+
+
+class Stop(_Message):
+    """End the ranks that still run."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class Beat(_Message):
+    """The sender is alive."""
+
+    kind: Literal["beat"] = "beat"
+
+
+Message = Hello | Task | Seen | Refused | Start | Report | Ended | Stop
+_ANY: TypeAdapter[Message | Beat] = TypeAdapter(Annotated[Message | Beat, Field(discriminator="kind")])
+
+
+class Channel:
+    """One end of a connection; beats while it is open.
+
+    Args:
+        connection: connected; the channel closes it.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        connection.settimeout(SILENCE_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=self._beat, daemon=True, name="beat").start()
+
+    @property
+    def own_address(self) -> str:
+        """The address of this machine that the other side is connected to."""
+        return str(self._connection.getsockname()[0])
+
+    @property
+    def peer_address(self) -> str:
+        """The other side's."""
+        return str(self._connection.getpeername()[0])
+
+    def send(self, message: Message | Beat) -> None:
+        """Send; nothing happens where the connection is gone, which `messages` tells."""
+        data = message.model_dump_json().encode() + b"\n"
+        with self._lock, contextlib.suppress(OSError):
+            self._connection.sendall(data)
+
+    def messages(self) -> Iterator[Message]:
+        """What the other side sends until it ends, falls silent, or speaks something else."""
+        with contextlib.suppress(OSError, ValidationError), self._connection.makefile("rb") as lines:
+            while (line := lines.readline(_LINE_BYTES)).endswith(b"\n"):
+                message = _ANY.validate_json(line)
+                if not isinstance(message, Beat):
+                    yield message
+
+    def close(self) -> None:
+        """End the connection; the other side's `messages` ends."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT_SECONDS):
+            self.send(Beat())

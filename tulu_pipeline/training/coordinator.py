@@ -1,0 +1,401 @@
+"""Beside the run: brings the nodes of a finetuning together, follows them, and ends them all when one fails.
+
+Started as `python -m tulu_pipeline.training.coordinator job.json`; what it prints is the run's log and its events.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.artifacts.children import tail
+from tulu_pipeline.errors import BadInput, StageFailed, TuluError
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.settings import environment_for_nodes, slurm_allocation
+from tulu_pipeline.training.channel import (
+    Channel,
+    Ended,
+    Hello,
+    Message,
+    Refused,
+    Report,
+    Seen,
+    Start,
+    Stop,
+    Task,
+)
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launchers import (
+    chosen_hosts,
+    node_command,
+    own_address,
+    rendezvous,
+    srun_command,
+    ssh_command,
+)
+from tulu_pipeline.training.node import NODES_FOLDER, file_digest, versions
+
+_PAUSE_SECONDS = 0.2
+_CAUSE_SECONDS = 4.0  # after a first failure: ranks that lost a neighbor speak up before it is known what became of it
+_STOP_SECONDS = 20.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Member:
+    """A node that has connected."""
+
+    channel: Channel
+    hello: Hello | None = None
+    seen: bool = False
+    ended: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.hello.node if self.hello else self.channel.peer_address
+
+
+@dataclass(slots=True, kw_only=True)
+class _Starter:
+    """A process that brings one node, or (srun) all of them."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self) -> str:
+        return tail(self.log, 5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """What one node told, in the order in which it came.
+
+    Attributes:
+        cause: the node's connection ended (`lost`), a rank said what failed (`told`), the node's ranks ended (`ended`).
+    """
+
+    cause: Literal["lost", "told", "ended"]
+    node: str
+    error: str
+    rank: int | None = None
+
+
+_Word = tuple[_Member | None, Message | None]  # None of a member: its connection is gone; of nobody: end it all
+
+
+@dataclass(slots=True, kw_only=True)
+class Coordinator:
+    """One finetuning over several nodes.
+
+    Args:
+        job: what the ranks will read.
+        job_file: where it lies for all of them.
+    """
+
+    job: TrainingJob
+    job_file: Path
+    _words: queue.Queue[_Word] = field(default_factory=queue.Queue)
+    _members: list[_Member] = field(default_factory=list)
+    _starters: list[_Starter] = field(default_factory=list)
+    _failures: list[_Failure] = field(default_factory=list)
+
+    def run(self) -> int:
+        """Bring the nodes together and follow them to their end; the exit code.
+
+        Raises:
+            TuluError: they did not come together.
+        """
+        profile = self.job.profile
+        signal.signal(signal.SIGTERM, lambda *_: self._words.put((None, None)))
+        shutil.rmtree(self.job.work / NODES_FOLDER, ignore_errors=True)
+        (self.job.work / NODES_FOLDER).mkdir(parents=True)
+        names = _node_names(profile)
+        host, port = rendezvous(profile)
+        with _listen(port, profile) as listener:
+            port = listener.getsockname()[1]
+            address = host or own_address([name for name in names if name != socket.gethostname()])
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+            self._starters = self._start_nodes(address, port)
+            members = self._gather(names, address, port)
+        if members is None:
+            return 128 + signal.SIGTERM
+        self._begin(members, address)
+        return self._follow(members)
+
+    def _start_nodes(self, address: str, port: int) -> list[_Starter]:
+        profile = self.job.profile
+        if profile.launcher == "hostfile":
+            return [
+                self._starter(
+                    host.name,
+                    ssh_command(
+                        host.name, node_command(address, port, name=host.name, index=index), profile.launcher_arguments
+                    ),
+                )
+                for index, host in enumerate(chosen_hosts(profile))
+            ]
+        if profile.launcher == "slurm":
+            command = node_command(address, port)
+            return [self._starter("srun", srun_command(profile.nodes, command, profile.launcher_arguments))]
+        return [self._starter("here", node_command(address, port, name=socket.gethostname(), index=0))]
+
+    def _starter(self, name: str, command: Sequence[str]) -> _Starter:
+        log = self.job.work / NODES_FOLDER / f"start-{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return _Starter(name=name, process=process, log=log)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # closed: all are there
+                return
+            member = _Member(channel=Channel(connection))
+            threading.Thread(target=self._listen_to, args=(member,), daemon=True).start()
+
+    def _listen_to(self, member: _Member) -> None:
+        for message in member.channel.messages():
+            self._words.put((member, message))
+        self._words.put((member, None))
+
+    def _gather(self, names: Sequence[str], address: str, port: int) -> list[_Member] | None:
+        """The nodes, in their order; None when it shall end."""
+        wanted, nonce = self.job.profile.nodes, secrets.token_hex(16)
+        digest = file_digest(self.job_file, nonce)
+        deadline = time.monotonic() + self.job.profile.node_wait_seconds
+        told = -1
+        while True:
+            there = [member for member in self._members if member.seen]
+            if len(there) == wanted:
+                return sorted(there, key=_order)
+            if told != len(there):
+                told = len(there)
+                self._tell_who_is_waited_for(there, address, port)
+            if time.monotonic() > deadline:
+                raise self._nobody_came(names, address, port)
+            for starter in self._starters:
+                if starter.process.poll() is not None:
+                    raise StageFailed(
+                        f"{starter.name}: the node ended with code {starter.process.returncode} before it joined: "
+                        f"{starter.said() or 'it said nothing'}",
+                        str(starter.log),
+                        "the Python environment and the code must lie at the same paths on every node",
+                    )
+            try:
+                member, message = self._words.get(timeout=_PAUSE_SECONDS)
+            except queue.Empty:
+                continue
+            if member is None:
+                return None
+            if message is None:
+                self._leave(member)
+            elif isinstance(message, Hello):
+                self._welcome(member, message, nonce)
+            elif isinstance(message, Refused) and member in self._members:
+                raise StageFailed(message.what, member.name, message.fix)
+            elif isinstance(message, Seen) and member in self._members:
+                if message.digest != digest:
+                    raise StageFailed(
+                        f"{member.name} sees another {self.job_file}",
+                        member.name,
+                        "put the store on a disk that every node has at the same path",
+                    )
+                member.seen = True
+
+    def _leave(self, member: _Member) -> None:
+        member.channel.close()
+        if member in self._members:
+            self._members.remove(member)
+
+    def _welcome(self, member: _Member, hello: Hello, nonce: str) -> None:
+        member.hello = hello
+        wanted = self.job.profile
+        taken = {other.hello.index for other in self._members if other.hello} - {None}
+        if len(self._members) >= wanted.nodes or hello.index in taken:
+            member.channel.close()  # one too many: it may wait for the next finetuning
+            return
+        for package, here in versions().items():
+            there = hello.versions.get(package)
+            if there != here:
+                raise StageFailed(
+                    f"{hello.node} has {package} {there}, this machine {here}", hello.node, "install the same releases"
+                )
+        others = [member.hello.gpus for member in self._members if member.hello]
+        if 0 < hello.gpus < wanted.ranks or any(bool(gpus) != bool(hello.gpus) for gpus in others):
+            raise StageFailed(
+                f"{hello.node} shows {hello.gpus} GPUs, profile `{wanted.name}` wants {wanted.ranks} ranks per node",
+                hello.node,
+                "take nodes that are alike, or fewer `ranks`",
+            )
+        self._members.append(member)
+        member.channel.send(Task(job_file=self.job_file, nonce=nonce))
+
+    def _tell_who_is_waited_for(self, there: Sequence[_Member], address: str, port: int) -> None:
+        text = f"{len(there)} of {self.job.profile.nodes} nodes are there"
+        if self.job.profile.launcher == "torchrun":
+            text += f"; on each other node: tulu join {address}:{port}"
+        emit({"event": "waiting", "text": text})
+
+    def _nobody_came(self, names: Sequence[str], address: str, port: int) -> StageFailed:
+        profile, there = self.job.profile, [member.name for member in self._members if member.seen]
+        missing = [name for name in names if name not in there]
+        who = ", ".join(missing) if missing else f"{profile.nodes - len(there)} of {profile.nodes} nodes"
+        said = "".join(f"\n{starter.name}: {text}" for starter in self._starters if (text := starter.said()))
+        fix = f"let them reach {address}:{port}, or name another `rendezvous`; more time is `node_wait_seconds`"
+        if profile.launcher == "torchrun":
+            fix = f"run `tulu join {address}:{port}` on each of them; more time is `node_wait_seconds`"
+        return StageFailed(
+            f"{who} did not join within {profile.node_wait_seconds:.0f} s; there: {', '.join(there) or 'none'}{said}",
+            f"{address}:{port}",
+            fix,
+        )
+
+    def _begin(self, members: Sequence[_Member], address: str) -> None:
+        profile, first = self.job.profile, members[0]
+        assert first.hello is not None
+        reached_at = first.channel.peer_address
+        if ip_address(reached_at).is_loopback:  # it is on this machine
+            reached_at = address
+        slots: list[tuple[str, ...]] = [()] * len(members)
+        if profile.launcher == "hostfile":
+            slots = [tuple(map(str, host.slots)) for host in chosen_hosts(profile)]
+        device = f"{first.hello.gpus} GPUs each" if first.hello.gpus else "no GPU: ranks talk through gloo"
+        emit({"event": "note", "text": f"nodes {', '.join(member.name for member in members)}; {device}"})
+        for index, member in enumerate(members):
+            member.channel.send(
+                Start(
+                    index=index,
+                    nodes=len(members),
+                    address=reached_at,
+                    port=first.hello.port,
+                    devices=slots[index],
+                    environment=environment_for_nodes(),
+                )
+            )
+
+    def _follow(self, members: Sequence[_Member]) -> int:
+        code, give_up = 0, float("inf")
+        stop_at = float("inf")
+        while not all(member.ended for member in members) and time.monotonic() < give_up:
+            try:
+                speaker, message = self._words.get(timeout=_PAUSE_SECONDS)
+            except queue.Empty:
+                speaker = message = None
+            else:
+                if speaker is None:
+                    code, stop_at = 128 + signal.SIGTERM, time.monotonic()
+                elif speaker in members:
+                    self._hear(speaker, message)
+            if self._failures and stop_at == float("inf"):
+                known = any(failure.cause == "lost" for failure in self._failures)
+                stop_at = time.monotonic() + (0.0 if known else _CAUSE_SECONDS)
+            if time.monotonic() >= stop_at and give_up == float("inf"):
+                give_up = time.monotonic() + _STOP_SECONDS
+                for member in members:
+                    member.channel.send(Stop())
+        for member in members:
+            member.channel.close()
+        for starter in self._starters:
+            _end(starter.process)
+        if self._failures and code == 0:
+            root = _root_cause(self._failures)
+            emit({"event": "failed", "rank": root.rank, "node": root.node, "error": root.error})
+            return 1
+        return code
+
+    def _hear(self, member: _Member, message: Message | None) -> None:
+        if isinstance(message, Report):
+            event: dict[str, Any] = message.event
+            if event.get("event") == "failed":
+                self._failures.append(
+                    _Failure(cause="told", node=member.name, error=str(event["error"]), rank=event["rank"])
+                )
+            else:
+                emit(event)
+        elif isinstance(message, Ended):
+            member.ended = True
+            if message.failure:
+                error = f"the ranks on {member.name} ended: {message.failure}"
+                self._failures.append(_Failure(cause="ended", node=member.name, error=error))
+        elif message is None and not member.ended:
+            member.ended = True
+            self._failures.append(
+                _Failure(cause="lost", node=member.name, error=f"the node {member.name} is gone: its connection ended")
+            )
+
+
+def main() -> None:
+    """Run one finetuning's nodes; what went wrong is an event."""
+    end_with_parent()
+    job_file = Path(sys.argv[1])
+    try:
+        code = Coordinator(job=TrainingJob.model_validate_json(job_file.read_text()), job_file=job_file).run()
+    except TuluError as error:
+        emit({"event": "failed", "rank": None, "node": error.where, "error": error.what, "fix": error.fix})
+        code = 1
+    sys.exit(code)
+
+
+def _root_cause(failures: Sequence[_Failure]) -> _Failure:
+    """A node that is gone; or one whose ranks ended without a word, which the others' words then follow from.
+
+    Else what was told first.
+    """
+    told = {failure.node for failure in failures if failure.cause == "told"}
+    lost = [failure for failure in failures if failure.cause == "lost"]
+    silent = [failure for failure in failures if failure.cause == "ended" and failure.node not in told]
+    return [*lost, *silent, *(failure for failure in failures if failure.cause == "told"), *failures][0]
+
+
+def _node_names(profile: Profile) -> list[str]:
+    """The names of the nodes, where they are known before they come."""
+    if profile.launcher == "hostfile":
+        return [host.name for host in chosen_hosts(profile)]
+    allocation = slurm_allocation()
+    if profile.launcher == "slurm" and allocation is not None and shutil.which("scontrol"):
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", allocation.node_list], capture_output=True, text=True, check=False
+        )
+        return listed.stdout.split()
+    return []
+
+
+def _listen(port: int, profile: Profile) -> socket.socket:
+    try:
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise BadInput(
+            f"port {port} cannot be listened at: {error.strerror}",
+            f"profile `{profile.name}`",
+            "name another `rendezvous`, or end what has it",
+        ) from error
+
+
+def _order(member: _Member) -> tuple[int, str]:
+    assert member.hello is not None
+    return (sys.maxsize if member.hello.index is None else member.hello.index, member.hello.node)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""One node of a finetuning over several: `python -m tulu_pipeline.training.node HOST:PORT`.
+
+It asks the run's coordinator for its task, starts the ranks of its machine and tells what they say. The connection is
+its life line: when the run is gone, so is this process, and with it, at once, the ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from importlib.metadata import version
+from ipaddress import ip_address
+from pathlib import Path
+
+from tulu_pipeline.artifacts.children import end_all_children, run_child, supervised
+from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.errors import StageFailed, TuluError, Unreachable
+from tulu_pipeline.profile import count_gpus
+from tulu_pipeline.settings import read_settings, slurm_allocation
+from tulu_pipeline.training.channel import Channel, Ended, Hello, Refused, Report, Seen, Start, Stop, Task
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launchers import (
+    deepspeed_command,
+    devices,
+    node_command,
+    rank_environment,
+    split_endpoint,
+    torchrun_command,
+)
+
+log = logging.getLogger(__name__)
+
+NODES_FOLDER = "nodes"  # in the work folder: what each node's ranks print
+_SHARE = "put the store and the model on a disk that every node has at the same path"
+_PACKAGES = ("torch", "deepspeed", "transformers")
+_NOBODY, _RUN_ENDED = 75, 76  # exit codes
+_CONNECT_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
+# Below the ports that Linux gives to outgoing connections, so that none of them can take one in between.
+_FIRST_PORT, _LAST_PORT = 20_000, 31_999
+_SIOCGIFADDR = 0x8915
+
+
+def join(address: str, port: int, *, name: str, wait_seconds: float) -> None:
+    """Take part in one finetuning after the other of the run at that address, until there is none for so long.
+
+    Raises:
+        StageFailed: this node cannot take part.
+        Unreachable: no run was there.
+    """
+    log.info("waiting for a finetuning at %s:%d", address, port)
+    since, took_part = time.monotonic(), False
+    while True:
+        command = node_command(address, port, name=name)
+        with supervised(command, stdout=sys.stderr.buffer, stderr=sys.stderr.buffer) as process:
+            code = process.wait()
+        if code in (0, _RUN_ENDED):
+            since, took_part = time.monotonic(), True
+        elif code != _NOBODY:
+            raise StageFailed("this node could not take part", f"{address}:{port}", "see above")
+        elif time.monotonic() - since > wait_seconds:
+            if took_part:
+                return
+            raise Unreachable(
+                f"no finetuning for {wait_seconds:.0f} s", f"{address}:{port}", "start `tulu run` on the first node"
+            )
+        time.sleep(_RETRY_SECONDS)
+
+
+def versions() -> dict[str, str]:
+    """The releases that all nodes must have."""
+    return {package: version(package) for package in _PACKAGES}
+
+
+def file_digest(path: Path, nonce: str) -> str:
+    """What proves that a file was read."""
+    return hashlib.sha256(nonce.encode() + path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Take part in one finetuning."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("endpoint")
+    parser.add_argument("--name", default="")
+    parser.add_argument("--index", type=int)
+    arguments = parser.parse_args()
+    address, port = split_endpoint(arguments.endpoint, "node")
+    slurm = slurm_allocation()
+    index, name = arguments.index, arguments.name or socket.gethostname()
+    if slurm is not None and slurm.task is not None and not arguments.name:
+        index, name = slurm.task, slurm.node or name
+    try:
+        connection = socket.create_connection((address, port), timeout=_CONNECT_SECONDS)
+    except OSError as error:
+        sys.stderr.write(f"{name} cannot reach the run at {arguments.endpoint}: {error}\n" * (index is not None))
+        sys.exit(_NOBODY)
+    sys.exit(_Node(Channel(connection), name, index).serve())
+
+
+class _Node:
+    def __init__(self, channel: Channel, name: str, index: int | None) -> None:
+        self._channel, self._name, self._index = channel, name, index
+        self._job_file = Path()
+        self._running: threading.Thread | None = None
+
+    def serve(self) -> int:
+        """Answer the coordinator until it has ended; the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop())
+        self._channel.send(
+            Hello(node=self._name, index=self._index, versions=versions(), gpus=count_gpus(), port=_free_port())
+        )
+        for message in self._channel.messages():
+            if isinstance(message, Task):
+                try:
+                    self._take(message)
+                except TuluError as error:
+                    sys.stderr.write(f"{error}\n")
+                    self._channel.send(Refused(what=error.what, fix=error.fix))
+                    return 1
+            elif isinstance(message, Start):
+                self._running = threading.Thread(target=self._run, args=(message,), daemon=True)
+                self._running.start()
+            elif isinstance(message, Stop):
+                self._stop()
+        # The run has ended, or is cut off: what still runs here ends with this process, without a grace.
+        os._exit(0 if self._running is not None and not self._running.is_alive() else _RUN_ENDED)
+
+    def _take(self, task: Task) -> None:
+        try:
+            owner, digest = task.job_file.stat().st_uid, file_digest(task.job_file, task.nonce)
+        except OSError as error:
+            raise StageFailed(
+                f"{self._name} does not see {task.job_file}: {error.strerror}",
+                self._name,
+                _SHARE,
+            ) from error
+        if owner not in (os.getuid(), 0):
+            raise StageFailed(f"{task.job_file} is another user's", self._name, "run as the same user on every node")
+        job = TrainingJob.model_validate_json(task.job_file.read_text())
+        for path in (job.model, *(folder for folder, _ in job.tokens), job.work, job.out):
+            if not path.exists():
+                raise StageFailed(f"{self._name} does not see {path}", self._name, _SHARE)
+        self._job_file = task.job_file
+        self._channel.send(Seen(digest=digest))
+
+    def _run(self, start: Start) -> None:
+        job = TrainingJob.model_validate_json(self._job_file.read_text())
+        profile, own = job.profile, self._channel.own_address
+        failure = ""
+        try:
+            if profile.launcher == "torchrun":
+                command = torchrun_command(
+                    self._job_file,
+                    profile.ranks,
+                    index=start.index,
+                    nodes=start.nodes,
+                    address=start.address,
+                    port=start.port,
+                    own_address=own,
+                )
+            else:
+                command = deepspeed_command(
+                    self._job_file,
+                    start.devices or devices(profile),
+                    index=start.index,
+                    nodes=start.nodes,
+                    address=start.address,
+                    port=start.port,
+                )
+            run_child(
+                command,
+                ctx=RunContext(profile=profile, settings=read_settings()),
+                log=job.work / NODES_FOLDER / f"{start.index}-{self._name}.log",
+                env=start.environment | rank_environment(profile, _interface_of(own)),
+                on_event=lambda event: self._channel.send(Report(event=event)),
+            )
+        except TuluError as error:
+            failure = error.what
+        self._channel.send(Ended(failure=failure))
+
+    def _stop(self) -> None:
+        """End the ranks with a grace; the coordinator is told of their end."""
+        if self._running is None:
+            os._exit(_RUN_ENDED)
+        end_all_children()
+
+
+def _free_port() -> int:
+    ports = list(range(_FIRST_PORT, _LAST_PORT + 1))
+    random.Random(os.urandom(8)).shuffle(ports)
+    for port in ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise StageFailed(f"no port from {_FIRST_PORT} to {_LAST_PORT} is free", socket.gethostname())
+
+
+def _interface_of(address: str) -> str:
+    """The network interface that has the address; "" where that cannot be told."""
+    import fcntl
+
+    if ip_address(address).is_loopback:
+        return "lo"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, CycloptsError, Parameter
 
 from flows.terminal import print_error, show_logs
-from tulu_pipeline.artifacts.interrupts import listen
+from tulu_pipeline.artifacts.interrupts import Terminated, listen
 from tulu_pipeline.errors import BadInput, TuluError
 
 # Name: what its help says first. The command is the function of that name in `flows/commands/<name>.py`, which is
@@ -15,6 +15,7 @@ from tulu_pipeline.errors import BadInput, TuluError
 COMMANDS = {
     "list": "List what there is, by name.",
     "show": "Show what a name stands for: sources, license, citation, settings; of data also counts and licenses.",
+    "publish": "Bring a finetuned model with its card to a hub; gated, and checked before and after.",
     "export": "Write a mixture as Parquet that `datasets` opens; what is missing of it is made.",
     "plan": "Say what would run and why; runs nothing.",
     "run": "Make what is missing or stale, and print the table.",
@@ -56,9 +57,9 @@ def main() -> None:
             raise
         print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(error, Terminated) else 130)
     except BrokenPipeError:  # `tulu plan … | head`
         sys.stderr.close()
 

@@ -589,7 +589,8 @@ def test_run_leaves_no_thread_and_no_file_descriptor_behind(shop: Workshop) -> N
 
 
 def test_an_interrupt_that_someone_swallows_ends_the_run_all_the_same(shop: Workshop) -> None:
-    before, release = signal.getsignal(signal.SIGINT), threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    release = threading.Event()
     shop.acts = {"write[a]": lambda job: (release.wait(20), None)[1]}
 
     def interrupted_run() -> None:
@@ -610,5 +611,6 @@ def test_an_interrupt_that_someone_swallows_ends_the_run_all_the_same(shop: Work
         with pytest.raises(KeyboardInterrupt):
             interrupted_run()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         interrupts._asked.clear()

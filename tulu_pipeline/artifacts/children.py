@@ -22,6 +22,9 @@ from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import child_environment
 
+# Asks a child to end at its next good moment, and returns how many seconds it may take; 0 where it knows none.
+AskToStop = Callable[[], float]
+
 _SUPERVISOR = Path(__file__).with_name("supervise.py")
 _PREFIX = EVENT_PREFIX.encode()
 _TAIL_LINES = 25
@@ -29,12 +32,17 @@ _TAIL_BYTES = 16_384
 _CHUNK_BYTES = 65_536
 _PAUSE_SECONDS = 0.2
 _ORPHAN_SECONDS = 2.0
-_active: set[subprocess.Popen[bytes]] = set()
+_active: dict[subprocess.Popen[bytes], AskToStop] = {}
 _active_lock = threading.Lock()
 
 
 def ignore_event(event: dict[str, Any]) -> None:
     """The default for `on_event`."""
+
+
+def no_good_moment() -> float:
+    """The default for `ask_to_stop`."""
+    return 0.0
 
 
 def run_child(
@@ -44,6 +52,7 @@ def run_child(
     log: Path,
     env: Mapping[str, str] | None = None,
     on_event: Callable[[dict[str, Any]], None] = ignore_event,
+    ask_to_stop: AskToStop = no_good_moment,
 ) -> None:
     """Run `command` to its end under a supervisor.
 
@@ -56,9 +65,11 @@ def run_child(
         log: file that both output streams are appended to.
         env: variables on top of this process's environment.
         on_event: called with each event the child emits, in this thread.
+        ask_to_stop: called by another thread when the run is asked to end, and not at once.
 
     Raises:
-        StageFailed: the command ended with a non-zero code; `what` carries the last lines of the log.
+        StageFailed: the command ended with a non-zero code, which its cause has; `what` carries the last lines of the
+            log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -66,7 +77,7 @@ def run_child(
         supervised(command, stdout=subprocess.PIPE, stderr=log_file, env=env) as process,
     ):
         with _active_lock:
-            _active.add(process)
+            _active[process] = ask_to_stop
         try:
             ctx.on_child(process.pid)
             relay = _Relay(log_file, on_event)
@@ -79,11 +90,11 @@ def run_child(
             code = process.wait()
         finally:
             with _active_lock:
-                _active.discard(process)
+                _active.pop(process, None)
     if code:
         raise StageFailed(
             f"`{shlex.join(command[:4])} …` ended with code {code}\n{tail(log)}", str(log), "see the whole log there"
-        )
+        ) from subprocess.CalledProcessError(code, list(command))
 
 
 @contextlib.contextmanager
@@ -132,6 +143,21 @@ def end_all_children() -> None:
         for process in _active:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
+
+
+def stop_all_children() -> None:
+    """Ask the children that can be asked to end at their next good moment, and wait for them; end the others."""
+    until: dict[subprocess.Popen[bytes], float] = {}
+    with _active_lock:
+        for process, ask_to_stop in _active.items():
+            seconds = ask_to_stop()
+            if seconds:
+                until[process] = time.monotonic() + seconds
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
+    while any(process in _active and time.monotonic() < limit for process, limit in until.items()):
+        time.sleep(_PAUSE_SECONDS)
 
 
 def tail(log: Path, lines: int = _TAIL_LINES) -> str:

@@ -21,9 +21,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from tulu_pipeline.artifacts.artifact import Artifact
-from tulu_pipeline.artifacts.children import end_all_children
+from tulu_pipeline.artifacts.children import end_all_children, stop_all_children
 from tulu_pipeline.artifacts.execute import Outcome, Ready, execute
-from tulu_pipeline.artifacts.interrupts import raise_if_asked
+from tulu_pipeline.artifacts.interrupts import Terminated, raise_if_asked
 from tulu_pipeline.artifacts.plan import Node, Plan, Status
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
@@ -114,7 +114,8 @@ def run(
         on_change: called after each completion.
 
     Returns:
-        The result; failures are in it, not raised. KeyboardInterrupt ends all children and is raised.
+        The result; failures are in it, not raised. KeyboardInterrupt ends all children and is raised; SIGTERM lets
+        those save that can.
 
     Raises:
         StoreError: the store cannot be written at the very start.
@@ -145,8 +146,12 @@ def run(
             unit, pending = _next(finished)
             _take_in(_outcome_of(unit, pending, frontier), frontier, result, store, experiment)
             on_change(plan)
-    except BaseException:
-        end_all_children()
+    except BaseException as error:
+        try:
+            if isinstance(error, Terminated) or not isinstance(error, KeyboardInterrupt):
+                stop_all_children()
+        finally:  # Ctrl-C meanwhile, too
+            end_all_children()
         raise
     failed = {failure.name for failure in result.failed}
     result.blocked = [name for name in plan.nodes if plan.nodes[name].status is not Status.HIT and name not in failed]

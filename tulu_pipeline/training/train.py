@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 
@@ -17,6 +16,7 @@ from tulu_pipeline.training.attention import use_packed_attention
 from tulu_pipeline.training.batches import MicroBatch, step_batches
 from tulu_pipeline.training.checkpoints import Checkpoints
 from tulu_pipeline.training.data import MixtureTokens
+from tulu_pipeline.training.engine import start_engine
 from tulu_pipeline.training.export import export_checkpoint
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.loading import load_model
@@ -38,11 +38,7 @@ def train(job: TrainingJob, rank: int) -> None:
     recipe = job.recipe
     torch.manual_seed(recipe.seed)
     loaded = load_model(job)
-    engine, *_ = deepspeed.initialize(
-        model=loaded.model,
-        model_parameters=[each for each in loaded.model.parameters() if each.requires_grad],
-        config=job.deepspeed,
-    )
+    engine = start_engine(job, loaded.model)
     checkpoints = Checkpoints(engine, job, rank)
     start = checkpoints.load()
     mixture = MixtureTokens(job.tokens)

@@ -14,9 +14,14 @@ _BUCKET_ELEMENTS = 50_000_000
 def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
     """The JSON that `deepspeed.initialize` takes.
 
-    The optimizer is torch's AdamW everywhere: DeepSpeed's fused one would be compiled on the machine at start. Its
-    learning rate is set step by step (`schedule.py`), so there is no scheduler here and none to restore. Steps need
-    more or fewer forward passes; the worker says which is a step's last, so the numbers of samples here say nothing.
+    The optimizer is torch's AdamW: DeepSpeed's fused one would be compiled on the machine at start. Its learning rate
+    is set step by step (`schedule.py`), so there is no scheduler here and none to restore. Steps need more or fewer
+    forward passes; the worker says which is a step's last, so the numbers of samples here say nothing.
+
+    In bf16 DeepSpeed keeps an fp32 copy of what is trained, which the optimizer updates. The gradients of a step's
+    passes are summed in fp32; left to itself, as the original's configuration did, DeepSpeed sums them in the type of
+    the weights, which loses what is below 1/256 of the sum. Ranks send each other what one pass gave in bf16. Stage 0
+    knows no such setting; there `engine.py` sees to it.
     """
     zero: dict[str, Any] = {
         "stage": profile.zero_stage,
@@ -38,11 +43,13 @@ def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
         if profile.zero_stage == 3:
             zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    summed = {} if recipe.dtype == "fp32" or profile.zero_stage == 0 else {"grad_accum_dtype": "fp32"}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.clip_norm,
         "bf16": {"enabled": recipe.dtype == "bf16"},
+        "data_types": summed,
         "optimizer": {
             "type": "AdamW",
             "params": {

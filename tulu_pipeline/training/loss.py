@@ -28,8 +28,11 @@ def micro_batch_loss(forward: Callable[..., Any], batch: MicroBatch, device: tor
     kept_P = (weights_BT[:, 1:] > 0).any(dim=0).nonzero().squeeze(1)
     logits_BPV = forward(input_ids=input_ids_BT, use_cache=False, logits_to_keep=kept_P, **layout).logits
     weights_BP, targets_BP = weights_BT[:, kept_P + 1], input_ids_BT[:, kept_P + 1]
-    supervised_BP = weights_BP > 0
-    logits_NV = logits_BPV[supervised_BP]
+    if len(weights_BP) == 1:  # every kept position has a supervised token: nothing to pick, so nothing to copy
+        logits_NV, targets_N, weights_N = logits_BPV[0], targets_BP[0], weights_BP[0]
+    else:
+        supervised_BP = weights_BP > 0
+        logits_NV, targets_N, weights_N = (each[supervised_BP] for each in (logits_BPV, targets_BP, weights_BP))
     wide = torch.promote_types(logits_NV.dtype, torch.float32)  # half precision is too coarse for a sum over V
-    nll_N = torch.nn.functional.cross_entropy(logits_NV.to(wide), targets_BP[supervised_BP], reduction="none")
-    return (nll_N * weights_BP[supervised_BP]).sum()
+    nll_N = torch.nn.functional.cross_entropy(logits_NV.to(wide), targets_N, reduction="none")
+    return (nll_N * weights_N).sum()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -15,21 +18,35 @@ from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.tokens.own_template import load_own_template
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
-from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.adapters import merged_state, save_adapter
+from tulu_pipeline.training.attention import PACKED, row_inputs
+from tulu_pipeline.training.job import ADAPTER_FOLDER, TrainingJob
 from tulu_pipeline.training.loading import DTYPES, LoadedModel
+from tulu_pipeline.training.plans import row_boundaries
+
+_PROBE_TOKENS = 48
+# Of the largest logit: merged weights are rounded once, where base and adapter were each rounded layer by layer.
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 def export_checkpoint(engine: Any, job: TrainingJob, rank: int, loaded: LoadedModel) -> None:
     """Rank 0 writes the whole model and opens it once more before it says that it is done; all ranks call this.
 
+    Adapters are merged into the weights, and lie beside, in the work folder, as they are.
+
     Raises:
         StageFailed: what was written is not the trained model.
     """
+    adapted = job.recipe.lora is not None
+    answers_TV = _probe_logits(engine, engine.module, engine.device) if adapted else None
     # Private, but what accelerate and the Trainer call too; despite its name it keeps the weights' own type.
     three = job.profile.zero_stage == 3
     state = engine._zero3_consolidated_16bit_state_dict() if three else engine.module.state_dict()
     if rank == 0:
         model, tokenizer = engine.module, loaded.tokenizer
+        if adapted:
+            save_adapter(model, state, job.work / ADAPTER_FOLDER)
+            state, model = merged_state(model, state), _without_weights(model)
         model.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=_end_ids(job, tokenizer),
@@ -46,9 +63,33 @@ def export_checkpoint(engine: Any, job: TrainingJob, rank: int, loaded: LoadedMo
                     shutil.copyfile(path, job.out / path.name)
         if job.recipe.template == "tulu":
             write_tulu_template(job.out)
-        _check(job, state, tokenizer)
+        _check(job, state, tokenizer, answers_TV)
         emit({"event": "done"})
     dist.barrier()
+
+
+def _without_weights(adapted: Any) -> Any:
+    """A model as the adapted one is without adapters and quantization: what knows how to write its weights."""
+    config = copy.deepcopy(adapted.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _probe_logits(forward: Callable[..., Any], model: Any, device: torch.device | str) -> torch.Tensor:
+    """Logits for some ids, on the CPU."""
+    entries = model.config.get_text_config().vocab_size
+    generator = np.random.default_rng(1)
+    ids = torch.from_numpy(generator.integers(0, entries, (1, _PROBE_TOKENS))).to(device)
+    packed = model.config._attn_implementation == PACKED
+    row = row_inputs(row_boundaries(np.array([_PROBE_TOKENS])), device) if packed else {}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits_TV = forward(input_ids=ids, use_cache=False, **row).logits[0]
+    model.train(was_training)
+    return logits_TV.float().cpu()
 
 
 def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
@@ -59,17 +100,22 @@ def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
     return sorted({tokenizer.eos_token_id, *own.end_of_turn_ids})
 
 
-def _check(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any) -> None:
+def _check(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any, answers_TV: torch.Tensor | None) -> None:
     reloaded, info = AutoModelForCausalLM.from_pretrained(
         job.out, dtype=DTYPES[job.recipe.dtype], local_files_only=True, output_loading_info=True
     )
-    wrong = {problem: sorted(map(str, names)) for problem, names in info.items() if names}
+    wrong: dict[str, Any] = {problem: sorted(map(str, names)) for problem, names in info.items() if names}
     found = reloaded.state_dict()
     wrong_tensors = [
         name for name, tensor in state.items() if name not in found or not torch.equal(found[name], tensor.cpu())
     ]
     probe = "<|user|>\nTwo words\n<|assistant|>\n"
     same_ids = AutoTokenizer.from_pretrained(job.out)(probe).input_ids == tokenizer(probe).input_ids
+    if answers_TV is not None:
+        difference = _probe_logits(reloaded, reloaded, "cpu") - answers_TV
+        share = float(difference.abs().max() / answers_TV.abs().max())
+        if not share <= _TOLERANCES[DTYPES[job.recipe.dtype]]:
+            wrong["merged"] = f"logits differ by {share:.1e} of the largest from those of base and adapter"
     if wrong or wrong_tensors or not same_ids:
         raise StageFailed(
             f"the exported checkpoint is not the trained model: {wrong or wrong_tensors or 'its tokenizer differs'}",

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
 
+ADAPTER_FOLDER = "adapter"  # of the work folder, and then of `aux`: the adapters as they are, before they are merged
+
 
 class TrainingJob(BaseModel):
     """One finetuning, as the ranks see it.

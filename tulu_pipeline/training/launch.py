@@ -16,7 +16,7 @@ from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import Profile, has_gpu
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.job import ADAPTER_FOLDER, TrainingJob
 from tulu_pipeline.training.launchers import check_launcher, launch_command, rank_environment
 from tulu_pipeline.training.node import NODES_FOLDER
 from tulu_pipeline.training.record import STEPS_FILE, TENSORBOARD_FOLDER, StepRecord, read_steps
@@ -181,7 +181,7 @@ def _collect(work: Path, aux: Path) -> None:
     for file in (STEPS_FILE, _LOG_FILE):
         if (work / file).exists():
             shutil.copyfile(work / file, aux / file)
-    for folder in (TENSORBOARD_FOLDER, NODES_FOLDER):
+    for folder in (TENSORBOARD_FOLDER, NODES_FOLDER, ADAPTER_FOLDER):
         if (work / folder).exists():
             shutil.copytree(work / folder, aux / folder, dirs_exist_ok=True)
 

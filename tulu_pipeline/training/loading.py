@@ -1,4 +1,4 @@
-"""The model that is trained: the base model's weights, with what the recipe adds to them."""
+"""The model that is trained: the base model's weights, with the rows and adapters that the recipe adds to them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.integrations import deepspeed as transformers_deepspeed
 
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.tokenizer import special_tokens
+from tulu_pipeline.training.adapters import add_adapters
 from tulu_pipeline.training.job import TrainingJob
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -20,7 +22,7 @@ class LoadedModel:
     """What is trained, and how its text becomes ids.
 
     Attributes:
-        model: of transformers.
+        model: of transformers; of peft where the recipe trains adapters, and then these alone want gradients.
         tokenizer: of transformers, with a pad token.
         pad_is_new: whether its files name none, so that it was added here.
     """
@@ -33,14 +35,24 @@ class LoadedModel:
 def load_model(job: TrainingJob) -> LoadedModel:
     """The base model; where its files name no pad token, `<pad>` is added, and the embeddings grow if they must.
 
-    As in the original: LLaMA's grow, Pythia's have room. For GPT-NeoX transformers would take `<|padding|>`.
+    As in the original: LLaMA's grow, Pythia's have room. For GPT-NeoX transformers would take `<|padding|>`. Adapters
+    come after that; the original let the embeddings grow under adapters that were there.
+
+    Raises:
+        NotFound: the recipe wants adapters of layers that the model has not.
+        BadInput: 4-bit weights under ZeRO-3.
     """
+    recipe, profile = job.recipe, job.profile
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    zero3 = _Zero3Config(job.deepspeed) if job.profile.zero_stage == 3 else None
+    zero3 = _Zero3Config(job.deepspeed) if profile.zero_stage == 3 else None
     if zero3 is not None:
         # Parameters are then split over the ranks as they are loaded; no rank ever holds the whole model.
         transformers_deepspeed.set_hf_deepspeed_config(zero3)
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=DTYPES[job.recipe.dtype], local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        job.model, dtype=DTYPES[recipe.dtype], local_files_only=True, **_quantized(job)
+    )
+    if recipe.lora is not None and recipe.lora.quantization != "none":
+        _keep_layout(model)
     pad_is_new = not special_tokens(job.model)["pad_token"]
     if pad_is_new:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
@@ -48,7 +60,44 @@ def load_model(job: TrainingJob) -> LoadedModel:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
     transformers_deepspeed.unset_hf_deepspeed_config()
+    if profile.gradient_checkpointing:
+        # The other kind wants inputs that need gradients, which embeddings beside adapters do not give.
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if recipe.lora is not None:
+        model = add_adapters(model, recipe.lora, recipe.seed)
     return LoadedModel(model=model, tokenizer=tokenizer, pad_is_new=pad_is_new)
+
+
+def _quantized(job: TrainingJob) -> dict[str, Any]:
+    """What transformers is told for 4-bit weights of every linear layer but the output head."""
+    lora = job.recipe.lora
+    if lora is None or lora.quantization == "none":
+        return {}
+    if job.profile.zero_stage == 3:
+        raise BadInput(
+            "ZeRO-3 cannot split 4-bit weights over the ranks",
+            f"profile `{job.profile.name}`",
+            "write zero_stage = 2: each rank then holds them whole, in a quarter of bf16's memory",
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=lora.quantization,
+        bnb_4bit_use_double_quant=lora.double_quantization,
+        bnb_4bit_compute_dtype=DTYPES[job.recipe.dtype],
+    )
+    here = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": here}}
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep 4-bit weights as they are read.
+
+    On a CPU with bfloat16 instructions bitsandbytes would lay them out anew in the first pass without gradients (the
+    check that conversations are isolated is one), and passes through that layout give no gradients any more.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 class _Zero3Config:

@@ -17,11 +17,21 @@ Norm = Literal["rms", "layer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """A linear layer, by the name it has in the model."""
+    """A linear layer, by the name it has in the model.
+
+    Attributes:
+        name: of the module, without the block's.
+        inputs, outputs: its matrix.
+        reads: what it reads; layers that read the same share it.
+        read_is_kept: whether that is kept for the backward pass of what made it, so that the layer keeps nothing.
+        bias: whether it has one.
+    """
 
     name: str
     inputs: int
     outputs: int
+    reads: str = ""
+    read_is_kept: bool = False
     bias: bool = False
 
     @property
@@ -165,13 +175,13 @@ def _llama(config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         context=config.get("max_position_embeddings", 2048),
         linears=(
-            Linear(name="q_proj", inputs=hidden, outputs=query, bias=bias),
-            Linear(name="k_proj", inputs=hidden, outputs=key, bias=bias),
-            Linear(name="v_proj", inputs=hidden, outputs=key, bias=bias),
-            Linear(name="o_proj", inputs=query, outputs=hidden, bias=out_bias),
-            Linear(name="gate_proj", inputs=hidden, outputs=inner, bias=mlp_bias),
-            Linear(name="up_proj", inputs=hidden, outputs=inner, bias=mlp_bias),
-            Linear(name="down_proj", inputs=inner, outputs=hidden, bias=mlp_bias),
+            Linear(name="q_proj", reads="attention norm", inputs=hidden, outputs=query, bias=bias),
+            Linear(name="k_proj", reads="attention norm", inputs=hidden, outputs=key, bias=bias),
+            Linear(name="v_proj", reads="attention norm", inputs=hidden, outputs=key, bias=bias),
+            Linear(name="o_proj", reads="attention", read_is_kept=True, inputs=query, outputs=hidden, bias=out_bias),
+            Linear(name="gate_proj", reads="feed-forward norm", inputs=hidden, outputs=inner, bias=mlp_bias),
+            Linear(name="up_proj", reads="feed-forward norm", inputs=hidden, outputs=inner, bias=mlp_bias),
+            Linear(name="down_proj", reads="feed-forward", inputs=inner, outputs=hidden, bias=mlp_bias),
         ),
         layer_vectors=vectors,
         embedding_parameters=vocabulary * hidden,
@@ -187,7 +197,7 @@ def _llama(config: Mapping[str, Any]) -> ModelShape:
 
 def _opt(config: Mapping[str, Any]) -> ModelShape:
     hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    vocabulary, inner, context = config["vocab_size"], config["ffn_dim"], config["max_position_embeddings"]
+    vocabulary, inner, context = config["vocab_size"], config["ffn_dim"], config.get("max_position_embeddings", 2048)
     width = config.get("word_embed_proj_dim") or hidden
     bias = config.get("enable_bias", True)
     norm = 2 * hidden if config.get("layer_norm_elementwise_affine", True) else 0
@@ -206,10 +216,13 @@ def _opt(config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         context=context,
         linears=(
-            *(Linear(name=name, inputs=hidden, outputs=hidden, bias=bias) for name in ("q_proj", "k_proj", "v_proj")),
-            Linear(name="out_proj", inputs=hidden, outputs=hidden, bias=bias),
-            Linear(name="fc1", inputs=hidden, outputs=inner, bias=bias),
-            Linear(name="fc2", inputs=inner, outputs=hidden, bias=bias),
+            *(
+                Linear(name=name, reads="attention norm", inputs=hidden, outputs=hidden, bias=bias)
+                for name in ("q_proj", "k_proj", "v_proj")
+            ),
+            Linear(name="out_proj", reads="attention", read_is_kept=True, inputs=hidden, outputs=hidden, bias=bias),
+            Linear(name="fc1", reads="feed-forward norm", inputs=hidden, outputs=inner, bias=bias),
+            Linear(name="fc2", reads="feed-forward", read_is_kept=True, inputs=inner, outputs=hidden, bias=bias),
         ),
         layer_vectors=2 * norm,
         embedding_parameters=vocabulary * width + positions * hidden,
@@ -243,10 +256,10 @@ def _gpt_neox(config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         context=config.get("max_position_embeddings", 2048),
         linears=(
-            Linear(name="query_key_value", inputs=hidden, outputs=3 * hidden, bias=bias),
-            Linear(name="dense", inputs=hidden, outputs=hidden, bias=bias),
-            Linear(name="dense_h_to_4h", inputs=hidden, outputs=inner, bias=True),
-            Linear(name="dense_4h_to_h", inputs=inner, outputs=hidden, bias=True),
+            Linear(name="query_key_value", reads="attention norm", inputs=hidden, outputs=3 * hidden, bias=bias),
+            Linear(name="dense", reads="attention", read_is_kept=True, inputs=hidden, outputs=hidden, bias=bias),
+            Linear(name="dense_h_to_4h", reads="feed-forward norm", inputs=hidden, outputs=inner, bias=True),
+            Linear(name="dense_4h_to_h", reads="feed-forward", inputs=inner, outputs=hidden, bias=True),
         ),
         layer_vectors=4 * hidden,
         embedding_parameters=vocabulary * hidden,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training.state import SavedState
 
 ADAPTER_FOLDER = "adapter"  # of the work folder, and then of `aux`: the adapters as they are, before they are merged
 
@@ -24,7 +25,8 @@ class TrainingJob(BaseModel):
         out: folder the checkpoint is exported to.
         work: folder for resumable state and the running record.
         deepspeed: its configuration.
-        resume_step: the step whose saved state to go on from; 0 starts anew.
+        resume: the saved state to go on from; None starts anew.
+        stop_file: when it is there, the ranks finish the step they are at, save and end.
         rendezvous: file through which the ranks find each other; must not exist.
     """
 
@@ -38,7 +40,8 @@ class TrainingJob(BaseModel):
     out: Path
     work: Path
     deepspeed: dict[str, Any]
-    resume_step: int
+    resume: SavedState | None
+    stop_file: Path
     rendezvous: Path
 
     @property

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import Profile, has_gpu
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training.exits import how_it_ended
 from tulu_pipeline.training.job import ADAPTER_FOLDER, TrainingJob
 from tulu_pipeline.training.launchers import check_launcher, launch_command, rank_environment
 from tulu_pipeline.training.node import NODES_FOLDER
@@ -65,13 +67,14 @@ def finetune(
     """
     profile = ctx.profile
     check_launcher(profile)
-    identity = state_identity(profile.ranks * profile.nodes, profile.zero_stage)
-    resume_step, ignored = newest_state(work, identity)
+    state, left_out = newest_state(work, state_identity(profile.ranks * profile.nodes, profile.zero_stage))
     follower = _Follower(name=name, ctx=ctx)
-    if ignored:
-        follower.note(f"{ignored}: starting over")
-    if resume_step:
-        follower.note(f"resumed after step {resume_step}")
+    for reason in left_out:
+        follower.note(reason)
+    if state is not None:
+        follower.note(f"resumed after step {state.step}")
+    elif left_out:
+        follower.note("starting over")
     if profile.launcher == "local" and not has_gpu():
         follower.note("no GPU: ranks talk through gloo and the optimizer is torch's, nothing is compiled")
     out.mkdir(parents=True, exist_ok=True)
@@ -83,8 +86,9 @@ def finetune(
         model=model.absolute(),
         out=out.absolute(),
         work=work.absolute(),
-        deepspeed=deepspeed_config(recipe, profile),
-        resume_step=resume_step,
+        deepspeed=deepspeed_config(recipe, profile, universal=state is not None and (state.universal or state.convert)),
+        resume=state,
+        stop_file=work.absolute() / f"stop-{uuid.uuid4().hex}",
         rendezvous=work.absolute() / f"rendezvous-{uuid.uuid4().hex}",
     )
     job_file = work / "job.json"
@@ -97,18 +101,24 @@ def finetune(
             # On one machine its host name need not resolve.
             env=rank_environment(profile, "" if has_gpu() else "lo") if profile.launcher == "local" else {},
             on_event=follower.on_event,
+            ask_to_stop=partial(_ask_to_stop, job.stop_file, follower),
         )
     except StageFailed as error:
-        if follower.failure:
-            raise StageFailed(follower.failure, error.where, follower.fix or "see the whole log there") from error
-        raise
+        failure = follower.failure_after(error)
+        if failure and not follower.interrupted:
+            raise StageFailed(failure, error.where, follower.fix or "see the whole log there") from error
+        if not follower.interrupted:
+            raise
     finally:
         job.rendezvous.unlink(missing_ok=True)
+        job.stop_file.unlink(missing_ok=True)
         _collect(work, aux)
+    if follower.interrupted:
+        raise StageFailed(follower.interrupted, name, "the same command goes on from there")
     if not follower.done:
         # The launcher can end with code 0 although it was killed.
         raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
-    return _metrics(list(read_steps(work / STEPS_FILE)), profile, resume_step, follower)
+    return _metrics(list(read_steps(work / STEPS_FILE)), profile, state.step if state else 0, follower)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,8 +129,14 @@ class _Follower:
     ctx: RunContext
     started: float = field(default_factory=time.monotonic)
     ready_seconds: float = 0.0
+    running: bool = False
     done: bool = False
+    interrupted: str = ""
     failure: str = ""
+    gone: int | None = None
+    saves_failed: int = 0
+    seconds_loading_state: float = 0.0
+    reached: tuple[int, int] = (0, 0)  # step, total
     fix: str = ""
     notes: list[str] = field(default_factory=list)
     recent: list[tuple[float, int, int]] = field(default_factory=list)  # time, step, total
@@ -133,28 +149,57 @@ class _Follower:
         kind = event.pop("event")
         if kind == "ready":
             self.ready_seconds = time.monotonic() - self.started
+            self.seconds_loading_state += event["seconds_loading"]
+            self.running = True
+            self.reached = event["step"], event["total"]
             self.ctx.progress(self.name, event["step"], event["total"], "steps", "training")
         elif kind == "step":
             total = event.pop("total")
             self._on_step(StepRecord(**event), total)
         elif kind == "exporting":
-            self.ctx.progress(self.name, self.recent[-1][1], self.recent[-1][2], "steps", "exporting")
+            self.ctx.progress(self.name, *self.reached, "steps", "exporting")
         elif kind == "waiting":
             self.ctx.progress(self.name, 0, None, "steps", event["text"])
             log.info("%s: %s", self.name, event["text"])
         elif kind == "note":
             self.note(event["text"])
+        elif kind == "converted":
+            self.seconds_loading_state += event["seconds"]
+        elif kind == "save_failed":
+            self.saves_failed += 1
+            self.note(f"rank {event['rank']} could not save step {event['step']}: {event['error']}: going on unsaved")
+        elif kind == "interrupted":
+            self.interrupted = f"interrupted after step {event['step']}" + ("" if event["saved"] else ", NOT saved")
+            log.warning("%s: %s; the same command goes on", self.name, self.interrupted)
+        elif kind == "gone" and self.gone is None:
+            self.gone = event["rank"]
         elif kind == "failed" and not self.failure:
             self.failure = _failure(event)
             self.fix = event.get("fix", "")
         elif kind == "done":
             self.done = True
 
+    def failure_after(self, error: StageFailed) -> str:
+        """What the ranks said, or how the one ended that said nothing; "" where neither is known."""
+        if self.failure or self.gone is None:
+            return self.failure
+        return how_it_ended(self.gone, getattr(error.__cause__, "returncode", None))
+
     def _on_step(self, record: StepRecord, total: int) -> None:
+        self.reached = record.step, total
         self.recent = [*self.recent[-_RECENT_STEPS:], (time.monotonic(), record.step, total)]
         (first_time, first_step, _), (last_time, last_step, _) = self.recent[0], self.recent[-1]
         per_step = (last_time - first_time) / (last_step - first_step) if last_step > first_step else record.seconds
         self.ctx.progress(self.name, record.step, total, "steps", _step_note(record, per_step * (total - record.step)))
+
+
+def _ask_to_stop(stop_file: Path, follower: _Follower) -> float:
+    """Ask the ranks to save and end; the seconds they may take, 0 where there is nothing to save yet."""
+    if not follower.running:
+        return 0.0
+    stop_file.touch()
+    log.warning("%s: saving, then ending", follower.name)
+    return follower.ctx.profile.stop_seconds
 
 
 def _failure(event: dict[str, Any]) -> str:
@@ -201,8 +246,10 @@ def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follow
         "padding_share": 1.0 - tokens / computed,
         "tokens_per_second": tokens / seconds,
         "seconds_starting": follower.ready_seconds,
+        "seconds_loading_state": follower.seconds_loading_state,
         "seconds_training": seconds,
         "resumed_from_step": resume_step,
+        "saves_failed": follower.saves_failed,
         "ranks": profile.ranks * profile.nodes,
         "nodes": profile.nodes,
         "zero_stage": profile.zero_stage,

@@ -1,27 +1,32 @@
-"""Resumable trainer state on disk: saved whole or not at all, the newest one kept.
+"""Resumable trainer state on disk: each state is there whole or not at all, the newest ones are kept.
 
-state/step-120/            written as `.tmp-step-120`, then renamed
-    identity.json          what may go on from here
-    deepspeed/…            DeepSpeed's own files
-state/latest               name of the newest, written last
+state/step-120/              written as `.tmp-step-120`, then renamed: from that moment on it is there
+    identity.json            what may go on from here; the size of every file
+    deepspeed/…              DeepSpeed's own files, one per rank
+state/step-120-universal/    the same step converted to DeepSpeed's universal form, for any number of ranks
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 TAG = "deepspeed"  # DeepSpeed's name for the folder of its files
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_IDENTITY_FILE = "identity.json"
+_NAME = re.compile(r"step-(\d+)(-universal)?")
+_CONVERTIBLE_STAGES = range(1, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateIdentity:
-    """State can only be gone on from by as many ranks, the same ZeRO stage and the same releases.
+    """What wrote a state. The same ranks, stage and releases go on from it as it is.
 
     The recipe and the data are not here: the work folder belongs to one artifact, whose key holds them.
     """
@@ -33,58 +38,162 @@ class StateIdentity:
     schema_version: int = _SCHEMA_VERSION
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedState:
+    """A state to go on from.
+
+    Attributes:
+        step: optimizer steps behind it.
+        folder: where it is.
+        identity: what wrote it.
+        universal: whether it has the form that any number of ranks reads.
+        convert: whether it must be given that form first.
+    """
+
+    step: int
+    folder: Path
+    identity: StateIdentity
+    universal: bool
+    convert: bool
+
+    @property
+    def loaded_from(self) -> Path:
+        """Where the state that is loaded is, or will be once it is converted."""
+        return state_folder(self.folder.parents[1], self.step, universal=True) if self.convert else self.folder
+
+
 def state_identity(ranks: int, zero_stage: int) -> StateIdentity:
     """The identity of state written here and now."""
     return StateIdentity(ranks=ranks, zero_stage=zero_stage, torch=version("torch"), deepspeed=version("deepspeed"))
 
 
-def newest_state(work: Path, identity: StateIdentity) -> tuple[int, str]:
-    """(step of the newest state to go on from, or 0; why it is 0 although there is state, or "")."""
-    root = work / "state"
-    try:
-        name = (root / "latest").read_text().strip()
-        found = json.loads((root / name / "identity.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return 0, ""
-    wanted = asdict(identity)
-    if found != wanted:
-        parts = [
-            f"{key} {found.get(key)} instead of {value}" for key, value in wanted.items() if found.get(key) != value
-        ]
-        return 0, f"the saved state `{name}` is of {', '.join(parts)}"
-    return int(name.removeprefix("step-")), ""
+def newest_state(work: Path, wanted: StateIdentity) -> tuple[SavedState | None, list[str]]:
+    """The newest state that `wanted` can go on from, None where there is none; and why newer ones were left out."""
+    left_out = []
+    for step, universal, folder in _states(work.absolute()):
+        try:
+            identity = _identity_of(folder)
+        except (OSError, ValueError, TypeError) as error:
+            left_out.append(f"the saved state `{folder.name}` is damaged: {error}")
+            continue
+        other = _other_releases(identity, wanted)
+        if other:
+            left_out.append(f"the saved state `{folder.name}` is of {', '.join(other)}")
+            continue
+        as_it_is = universal or _same_layout(identity, wanted)
+        stages = {identity.zero_stage, wanted.zero_stage}
+        if not (as_it_is or stages <= set(_CONVERTIBLE_STAGES)) or (universal and 0 in stages):
+            left_out.append(
+                f"the saved state `{folder.name}` is of ZeRO stage {identity.zero_stage} with {identity.ranks} ranks; "
+                f"stage {wanted.zero_stage} with {wanted.ranks} cannot go on from it"
+            )
+            continue
+        found = SavedState(step=step, folder=folder, identity=identity, universal=universal, convert=not as_it_is)
+        return found, left_out
+    return None, left_out
 
 
-def state_folder(work: Path, step: int) -> Path:
+def state_folder(work: Path, step: int, *, universal: bool = False) -> Path:
     """Where the state of `step` is."""
-    return work / "state" / f"step-{step}"
+    return work / "state" / (f"step-{step}-universal" if universal else f"step-{step}")
 
 
-def unfinished_folder(work: Path, step: int) -> Path:
-    """Where the state of `step` is written before it is committed."""
-    return work / "state" / f".tmp-step-{step}"
+def unfinished_folder(final: Path) -> Path:
+    """Where the state `final` is written before it is committed."""
+    return final.with_name(f".tmp-{final.name}")
 
 
-def commit_state(work: Path, step: int, identity: StateIdentity) -> None:
-    """Make the written state of `step` the newest; earlier ones and leftovers go.
+def new_unfinished_folder(final: Path) -> Path:
+    """The empty folder to write the state `final` into; leftovers of what was cut off go."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in (*final.parent.glob(".tmp-step-*"), *final.parent.glob(".old-step-*")):
+        shutil.rmtree(leftover)
+    folder = unfinished_folder(final)
+    (folder / TAG).mkdir(parents=True)
+    return folder
 
-    One rank calls it, after all have written.
+
+def commit_state(final: Path, identity: StateIdentity) -> None:
+    """Make the state that was written into `unfinished_folder(final)` one that is there.
+
+    The files' bytes must have reached the disk before. One rank calls it, after all have written.
     """
-    root, unfinished, final = work / "state", unfinished_folder(work, step), state_folder(work, step)
-    (unfinished / "identity.json").write_text(json.dumps(asdict(identity)))
-    for path in unfinished.rglob("*"):  # folders too: their entries must last as long as the files
-        _sync(path)
-    if final.exists():
-        shutil.rmtree(final)
+    unfinished = unfinished_folder(final)
+    sizes = {str(path.relative_to(unfinished)): path.stat().st_size for path in _files(unfinished)}
+    with (unfinished / _IDENTITY_FILE).open("w") as file:
+        json.dump(asdict(identity) | {"sizes": sizes}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    for folder in (*(path for path in unfinished.rglob("*") if path.is_dir()), unfinished):
+        _sync(folder)  # their entries must last as long as the files
+    if final.exists():  # damaged, or it would have been gone on from
+        _remove(final)
     unfinished.rename(final)
-    latest = root / ".tmp-latest"
-    latest.write_text(final.name)
-    _sync(latest)
-    latest.rename(root / "latest")
-    _sync(root)
-    for path in root.iterdir():
-        if path.is_dir() and path != final:
-            shutil.rmtree(path)
+    _sync(final.parent)
+
+
+def discard_unfinished(final: Path) -> None:
+    """Remove what was written of the state `final`, as far as that is possible."""
+    shutil.rmtree(unfinished_folder(final), ignore_errors=True)
+
+
+def prune_states(work: Path, newest_step: int, kept: int) -> None:
+    """Leave the `kept` newest steps up to `newest_step`; later ones are of a training that was started over."""
+    steps = sorted({step for step, _, _ in _states(work) if step <= newest_step}, reverse=True)[:kept]
+    for step, _, folder in _states(work):
+        if step not in steps:
+            _remove(folder)
+
+
+def _states(work: Path) -> list[tuple[int, bool, Path]]:
+    """(step, whether universal, folder) of whatever is there, the newest first, and as written before converted."""
+    paths = (work / "state").glob("step-*")
+    matches = ((path, _NAME.fullmatch(path.name)) for path in paths)
+    found = [(int(match[1]), match[2] is not None, path) for path, match in matches if match]
+    return sorted(found, key=lambda state: (-state[0], state[1]))
+
+
+def _identity_of(folder: Path) -> StateIdentity:
+    """Of a state whose files are all there.
+
+    Raises:
+        OSError, ValueError, TypeError: they are not.
+    """
+    described = json.loads((folder / _IDENTITY_FILE).read_text())
+    for name, size in described.pop("sizes", {}).items():
+        found = (folder / name).stat().st_size
+        if found != size:
+            raise ValueError(f"`{name}` has {found:,} bytes instead of {size:,}")
+    return StateIdentity(**described)
+
+
+def _other_releases(identity: StateIdentity, wanted: StateIdentity) -> list[str]:
+    found, expected = asdict(identity), asdict(wanted)
+    return [
+        f"{key} {found[key]} instead of {expected[key]}"
+        for key in ("torch", "deepspeed", "schema_version")
+        if found[key] != expected[key]
+    ]
+
+
+def _same_layout(identity: StateIdentity, wanted: StateIdentity) -> bool:
+    """Whether each rank finds its own part. Without ZeRO every rank holds everything."""
+    if identity.zero_stage == wanted.zero_stage == 0:
+        return True
+    return (identity.ranks, identity.zero_stage) == (wanted.ranks, wanted.zero_stage)
+
+
+def _remove(folder: Path) -> None:
+    """Cut off in the middle it is no state any more."""
+    doomed = folder.with_name(f".old-{folder.name}")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _IDENTITY_FILE)
 
 
 def _sync(path: Path) -> None:

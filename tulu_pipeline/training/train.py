@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.training.attention import use_packed_attention
 from tulu_pipeline.training.batches import MicroBatch, step_batches
 from tulu_pipeline.training.checkpoints import Checkpoints
+from tulu_pipeline.training.conversion import convert_saved_state
 from tulu_pipeline.training.data import MixtureTokens
 from tulu_pipeline.training.engine import start_engine
 from tulu_pipeline.training.export import export_checkpoint
@@ -24,6 +26,7 @@ from tulu_pipeline.training.loss import micro_batch_loss
 from tulu_pipeline.training.record import Recorder, StepRecord
 from tulu_pipeline.training.schedule import learning_rate
 from tulu_pipeline.training.steps import Steps
+from tulu_pipeline.training.stopping import StopRequests
 
 _SECONDS_BETWEEN_EVENTS = 0.5
 
@@ -37,6 +40,7 @@ def train(job: TrainingJob, rank: int) -> None:
     """
     recipe = job.recipe
     torch.manual_seed(recipe.seed)
+    convert_saved_state(job, rank)
     loaded = load_model(job)
     engine = start_engine(job, loaded.model)
     checkpoints = Checkpoints(engine, job, rank)
@@ -47,7 +51,8 @@ def train(job: TrainingJob, rank: int) -> None:
         use_packed_attention(engine.module, engine, engine.device)
     recorder = Recorder(job.work, start) if rank == 0 else None
     if rank == 0:
-        emit({"event": "ready", "step": start, "total": steps.total})
+        emit({"event": "ready", "step": start, "total": steps.total, "seconds_loading": checkpoints.seconds_loading})
+    requests = StopRequests(job.stop_file, rank)
 
     engine.train()
     last_event = 0.0
@@ -66,7 +71,9 @@ def train(job: TrainingJob, rank: int) -> None:
         )
         # Dropout is a function of the step, so there is no state of it to save.
         torch.manual_seed(recipe.seed + 1_000_003 * (1 + step * job.ranks + rank))
-        loss = _optimizer_step(engine, batches, rate, job.ranks)
+        loss, time_is_up, stop = _optimizer_step(
+            engine, batches, rate, job.ranks, lambda: (checkpoints.time_is_up(), requests.asked())
+        )
         if not math.isfinite(loss):
             raise StageFailed(f"the loss is {loss} at step {step + 1}", str(job.model), "lower the learning rate")
         if recorder is not None:
@@ -86,16 +93,25 @@ def train(job: TrainingJob, rank: int) -> None:
             if time.monotonic() - last_event > _SECONDS_BETWEEN_EVENTS or step + 1 == steps.total:
                 last_event = time.monotonic()
                 emit({"event": "step", "total": steps.total, **asdict(record)})
-        if step + 1 < steps.total and checkpoints.due(step + 1):
-            checkpoints.save(step + 1, recorder)
+        saved = (stop or (step + 1 < steps.total and (time_is_up or checkpoints.due(step + 1)))) and checkpoints.save(
+            step + 1, recorder
+        )
+        if stop:
+            if recorder is not None:
+                recorder.close()
+                emit({"event": "interrupted", "step": step + 1, "saved": saved})
+            return
+    requests.close()
     if recorder is not None:
         recorder.close()
         emit({"event": "exporting"})
     export_checkpoint(engine, job, rank, loaded)
 
 
-def _optimizer_step(engine: Any, batches: list[MicroBatch], rate: float, ranks: int) -> float:
-    """One step over this rank's micro-batches; the loss over all ranks."""
+def _optimizer_step(
+    engine: Any, batches: list[MicroBatch], rate: float, ranks: int, wishes: Callable[[], tuple[bool, bool]]
+) -> tuple[float, bool, bool]:
+    """One step over this rank's micro-batches: the loss over all ranks, and whether any of them has either wish."""
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     total = torch.zeros((), device=engine.device)
@@ -106,5 +122,7 @@ def _optimizer_step(engine: Any, batches: list[MicroBatch], rate: float, ranks: 
         engine.backward(loss * ranks, scale_wrt_gas=False)
         engine.step()
         total += loss.detach()
-    dist.all_reduce(total)
-    return float(total)
+    shared = torch.stack([total, *total.new_tensor(wishes())])  # one collective for all of it
+    dist.all_reduce(shared)
+    loss_sum, first, second = shared.tolist()
+    return loss_sum, first > 0, second > 0

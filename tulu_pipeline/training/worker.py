@@ -15,9 +15,11 @@ from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import launched_rank
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.siblings import Siblings
 from tulu_pipeline.training.train import train
 
 _TIMEOUT = timedelta(hours=2)  # ranks wait while one exports
+_SECONDS_TO_BE_GONE = 1.0  # an error in what ranks do together can come before the one that caused it has ended
 
 
 def main() -> None:
@@ -28,12 +30,16 @@ def main() -> None:
     end_with_parent()
     job = TrainingJob.model_validate_json(arguments.job.read_text())
     rank = launched_rank().rank
+    siblings = None
     try:
         _join(job)
+        siblings = Siblings(rank, job.ranks)
         train(job, rank)
+        siblings.is_over()
     except Exception as error:
-        emit({"event": "failed", "rank": rank, "error": f"{type(error).__name__}: {error}"})
         traceback.print_exc()
+        if siblings is None or not siblings.one_is_gone(within_seconds=_SECONDS_TO_BE_GONE):
+            emit({"event": "failed", "rank": rank, "error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
     dist.destroy_process_group()
 

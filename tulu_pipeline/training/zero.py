@@ -11,7 +11,7 @@ from tulu_pipeline.specs.recipe import Recipe
 _BUCKET_ELEMENTS = 50_000_000
 
 
-def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
+def deepspeed_config(recipe: Recipe, profile: Profile, *, universal: bool = False) -> dict[str, Any]:
     """The JSON that `deepspeed.initialize` takes.
 
     The optimizer is torch's AdamW: DeepSpeed's fused one would be compiled on the machine at start. Its learning rate
@@ -22,6 +22,11 @@ def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
     passes are summed in fp32; left to itself, as the original's configuration did, DeepSpeed sums them in the type of
     the weights, which loses what is below 1/256 of the sum. Ranks send each other what one pass gave in bf16. Stage 0
     knows no such setting; there `engine.py` sees to it.
+
+    Args:
+        recipe: what is trained.
+        profile: how wide.
+        universal: whether the state that is gone on from was converted, for another number of ranks.
     """
     zero: dict[str, Any] = {
         "stage": profile.zero_stage,
@@ -50,6 +55,7 @@ def deepspeed_config(recipe: Recipe, profile: Profile) -> dict[str, Any]:
         "gradient_clipping": recipe.clip_norm,
         "bf16": {"enabled": recipe.dtype == "bf16"},
         "data_types": summed,
+        "checkpoint": {"load_universal": universal},
         "optimizer": {
             "type": "AdamW",
             "params": {

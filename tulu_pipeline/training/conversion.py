@@ -1,0 +1,83 @@
+"""A saved state in DeepSpeed's universal form, which another number of ranks and another ZeRO stage go on from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deepspeed.checkpoint import ds_to_universal
+
+from tulu_pipeline.artifacts.child_side import emit
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.state import TAG, commit_state, new_unfinished_folder, state_identity
+
+_MODEL_FILE = "mp_rank_00_model_states.pt"  # of ZeRO 1 and 2
+_MODEL_FILE_3 = "zero_pp_rank_0_mp_rank_00_model_states.pt"
+
+
+def convert_saved_state(job: TrainingJob, rank: int) -> None:
+    """Give the state that the job goes on from the universal form, where it must have it; all ranks call this.
+
+    The first rank converts it, file by file: it holds one rank's part of the state at a time. The state as it was saved
+    stays until the next one is.
+    """
+    source = job.resume
+    if source is None or not source.convert:
+        return
+    if rank == 0:
+        started, wrote = time.perf_counter(), source.identity
+        text = f"converting the saved state from {_layout(wrote.ranks, wrote.zero_stage)} to "
+        emit({"event": "note", "text": text + _layout(job.ranks, job.profile.zero_stage)})
+        folder = new_unfinished_folder(source.loaded_from)
+        _convert(source.folder / TAG, folder / TAG)
+        commit_state(source.loaded_from, wrote)
+        emit({"event": "converted", "seconds": time.perf_counter() - started})
+    dist.barrier()
+
+
+def _layout(ranks: int, zero_stage: int) -> str:
+    return f"{ranks} rank{'s' * (ranks > 1)} of ZeRO-{zero_stage}"
+
+
+def _convert(source: Path, out: Path) -> None:
+    ds_to_universal.main(
+        argparse.Namespace(
+            input_folder=str(source),
+            output_folder=str(out),
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,
+        )
+    )
+    _speak_for_all_stages(out)
+    for path in out.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _speak_for_all_stages(out: Path) -> None:
+    """Each parameter's files are the same for every stage; what stands beside them gets what either kind asks for."""
+    common = out / "zero" / "optimizer_state.pt"
+    state: dict[str, Any] = torch.load(common, map_location="cpu", weights_only=False)
+    inner = state.pop("optimizer_state_dict", None)
+    state.pop("fp32_flat_groups", None)  # a rank's part of the weights, which nobody reads here
+    steps = [torch.load(path, weights_only=False) for path in (out / "zero").rglob("step.pt")][:1]
+    step = steps[0] if steps else inner["state"][0]["step"]
+    for parameter in {path.parent for path in (out / "zero").rglob("fp32.pt")}:
+        if not (parameter / "step.pt").exists():
+            torch.save(step, parameter / "step.pt")
+    state.setdefault("ds_version", state_identity(1, 1).deepspeed)
+    state["optimizer_state_dict"] = {"state": {0: {"step": step}}, "param_groups": state["param_groups"]}
+    torch.save(state, common)
+    for found, missing in ((_MODEL_FILE, _MODEL_FILE_3), (_MODEL_FILE_3, _MODEL_FILE)):
+        if (out / found).exists() and not (out / missing).exists():
+            shutil.copyfile(out / found, out / missing)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.catalog import FAMILIES
 from tulu_pipeline.errors import NotFound
+from tulu_pipeline.specs.model import PretrainedModel
 from tulu_pipeline.training.flops import flops_per_token, peak_flops, training_flops
 from tulu_pipeline.training.shape import ModelShape, known_architectures, model_shape
 
@@ -178,6 +180,12 @@ def test_a_device_has_the_peak_of_its_data_sheet(device: str, tera: float) -> No
 @pytest.mark.parametrize("device", ["NVIDIA H100 80GB HBM3 MIG 1g.10gb", "Tesla V100-SXM2-32GB", "cpu", ""])
 def test_a_device_without_a_known_peak_has_none(device: str) -> None:
     assert peak_flops(device) is None
+
+
+@pytest.mark.parametrize("model", [model for family in FAMILIES.all() for model in family.models], ids=lambda m: m.name)
+def test_a_base_model_has_the_parameters_that_its_config_gives(model: PretrainedModel) -> None:
+    assert model_shape(model.config).parameters == model.parameters
+    assert model_shape(model.config).context == model.context_tokens
 
 
 def llama_7b() -> ModelShape:

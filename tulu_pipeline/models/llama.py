@@ -30,7 +30,23 @@ TOKENIZER: Final = PretrainedTokenizer(
 )
 
 
-def _llama(size: str, revision: str, *, parameters: int, trillion_tokens: float, **tune: Any) -> PretrainedModel:
+def llama_config(hidden: int, layers: int, feed_forward: int, *, context_tokens: int = 2048) -> dict[str, Any]:
+    """What a `config.json` of this architecture says of its shape; all sizes have heads of 128."""
+    return {
+        "model_type": "llama",
+        "vocab_size": 32_000,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // 128,
+        "intermediate_size": feed_forward,
+        "max_position_embeddings": context_tokens,
+        "tie_word_embeddings": False,
+    }
+
+
+def _llama(
+    size: str, revision: str, *, parameters: int, trillion_tokens: float, config: dict[str, Any], **tune: Any
+) -> PretrainedModel:
     weights = HubModel(repo=f"huggyllama/llama-{size}", revision=revision, part="weights")
     return PretrainedModel(
         name=f"llama-{size}",
@@ -41,6 +57,7 @@ def _llama(size: str, revision: str, *, parameters: int, trillion_tokens: float,
         context_tokens=2048,
         license="LLaMA (non-commercial)",
         tokenizer=TOKENIZER,
+        config=config,
         **tune,
     )
 
@@ -52,13 +69,26 @@ FAMILY = Family(
     title="LLaMA",
     citation="Touvron et al., LLaMA: Open and Efficient Foundation Language Models, arXiv:2302.13971, 2023",
     models=(
-        _llama("7b", _REVISION, parameters=6_738_415_616, trillion_tokens=1.0),
-        _llama("13b", "bf57045473f207bb1de1ed035ace226f4d9f9bba", parameters=13_015_864_320, trillion_tokens=1.0),
+        _llama(
+            "7b",
+            _REVISION,
+            parameters=6_738_415_616,
+            trillion_tokens=1.0,
+            config=llama_config(4096, 32, 11_008),
+        ),
+        _llama(
+            "13b",
+            "bf57045473f207bb1de1ed035ace226f4d9f9bba",
+            parameters=13_015_864_320,
+            trillion_tokens=1.0,
+            config=llama_config(5120, 40, 13_824),
+        ),
         _llama(
             "30b",
             "2b1edcdb3c7ced7bce6c1aa75c94545777c3118b",
             parameters=32_528_943_616,
             trillion_tokens=1.4,
+            config=llama_config(6656, 60, 17_920),
             **_LARGE,
         ),
         _llama(
@@ -66,6 +96,7 @@ FAMILY = Family(
             "49707c5313d34d1c5a846e29cf2a2a650c22c8ee",
             parameters=65_285_660_672,
             trillion_tokens=1.4,
+            config=llama_config(8192, 80, 22_016),
             **_LARGE,
         ),
     ),

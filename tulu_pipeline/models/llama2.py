@@ -10,9 +10,10 @@ sizes get them.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from tulu_pipeline.artifacts.source import HubModel
+from tulu_pipeline.models.llama import llama_config
 from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
 
 _REVISION = "01c7f73d771dfac7d292323805ebc428287df4f9"
@@ -24,7 +25,7 @@ TOKENIZER: Final = PretrainedTokenizer(
 )
 
 
-def _llama2(size: str, revision: str, parameters: int) -> PretrainedModel:
+def _llama2(size: str, revision: str, parameters: int, config: dict[str, Any]) -> PretrainedModel:
     weights = HubModel(repo=f"meta-llama/Llama-2-{size}-hf", revision=revision, part="weights")
     return PretrainedModel(
         name=f"llama2-{size}",
@@ -35,6 +36,7 @@ def _llama2(size: str, revision: str, parameters: int) -> PretrainedModel:
         context_tokens=4096,
         license="Llama 2 Community License",
         tokenizer=TOKENIZER,
+        config=config,
     )
 
 
@@ -43,7 +45,12 @@ FAMILY = Family(
     title="LLaMA-2",
     citation="Touvron et al., Llama 2: Open Foundation and Fine-Tuned Chat Models, arXiv:2307.09288, 2023",
     models=(
-        _llama2("7b", _REVISION, 6_738_415_616),
-        _llama2("13b", "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1", 13_015_864_320),
+        _llama2("7b", _REVISION, 6_738_415_616, llama_config(4096, 32, 11_008, context_tokens=4096)),
+        _llama2(
+            "13b",
+            "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1",
+            13_015_864_320,
+            llama_config(5120, 40, 13_824, context_tokens=4096),
+        ),
     ),
 )

@@ -36,6 +36,16 @@ FAMILY = Family(
             context_tokens=2048,
             license="OPT (non-commercial)",
             tokenizer=TOKENIZER,
+            config={
+                "model_type": "opt",
+                "vocab_size": 50_272,
+                "hidden_size": 4096,
+                "word_embed_proj_dim": 4096,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+                "ffn_dim": 16_384,
+                "max_position_embeddings": 2048,
+            },
         ),
     ),
 )

@@ -36,6 +36,16 @@ FAMILY = Family(
             context_tokens=2048,
             license="Apache-2.0",
             tokenizer=TOKENIZER,
+            config={
+                "model_type": "gpt_neox",
+                "vocab_size": 50_432,
+                "hidden_size": 4096,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+                "intermediate_size": 16_384,
+                "max_position_embeddings": 2048,
+                "tie_word_embeddings": False,
+            },
         ),
     ),
 )

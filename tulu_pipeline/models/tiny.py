@@ -57,7 +57,24 @@ def write_model(
     out.mkdir(parents=True, exist_ok=True)
     shapes = _shapes(vocabulary, hidden, layers, feed_forward)
     save_file(dict(_weights(name, shapes, initializer_range)), out / "model.safetensors", metadata={"format": "pt"})
-    config = {
+    config = _config(
+        vocabulary=vocabulary,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        feed_forward=feed_forward,
+        initializer_range=initializer_range,
+    )
+    _write_json(out / "config.json", config)
+    generation = {"bos_token_id": _BOS, "eos_token_id": _EOS, "pad_token_id": _PAD}
+    _write_json(out / "generation_config.json", generation)
+    write_tokenizer(out, vocabulary=vocabulary, all_words=all_words)
+
+
+def _config(
+    *, vocabulary: int, hidden: int, layers: int, heads: int, feed_forward: int, initializer_range: float
+) -> dict[str, Any]:
+    return {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
         "bos_token_id": _BOS,
@@ -81,10 +98,6 @@ def write_model(
         "use_cache": True,
         "vocab_size": vocabulary,
     }
-    _write_json(out / "config.json", config)
-    generation = {"bos_token_id": _BOS, "eos_token_id": _EOS, "pad_token_id": _PAD}
-    _write_json(out / "generation_config.json", generation)
-    write_tokenizer(out, vocabulary=vocabulary, all_words=all_words)
 
 
 def _shapes(vocabulary: int, hidden: int, layers: int, feed_forward: int) -> dict[str, tuple[int, ...]]:
@@ -181,9 +194,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _model(
-    name: str, parameters: int, *, vocabulary: int, all_words: int, **architecture: int | float
-) -> PretrainedModel:
+def _model(name: str, parameters: int, *, vocabulary: int, all_words: int, **architecture: Any) -> PretrainedModel:
     of_tokenizer = (("vocabulary", vocabulary), ("all_words", all_words))
     arguments: tuple[tuple[str, str | int | float], ...] = (("name", name), *of_tokenizer, *architecture.items())
     source = Builtin(function=f"{__name__}:write_model", version=1, args=arguments)
@@ -197,6 +208,7 @@ def _model(
         license="Apache-2.0",
         architecture="LlamaForCausalLM",
         tokenizer=PretrainedTokenizer(name=name, sources={"tokenizer": tokenizer}),
+        config=_config(vocabulary=vocabulary, **architecture),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from tulu_pipeline.artifacts.source import HubModel, Source
 from tulu_pipeline.chat.options import Template
@@ -44,6 +44,8 @@ class PretrainedModel:
         license: SPDX id, or a name.
         architecture: class of transformers that it is, for people and estimates; "" where nobody wrote it down.
         tune_learning_rate, tune_max_length_tokens: the paper's choice for this size where it differs from the recipe.
+        config: its shape, as its `config.json` has it, for estimates before that is there; empty where nobody wrote it
+            down.
     """
 
     name: str
@@ -56,6 +58,7 @@ class PretrainedModel:
     architecture: str = ""
     tune_learning_rate: float | None = None
     tune_max_length_tokens: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

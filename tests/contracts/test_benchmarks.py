@@ -16,6 +16,18 @@ each_benchmark = pytest.mark.parametrize("benchmark", ALL, ids=lambda benchmark:
 HEADINGS = ("What it is", "License", "Citation", "Pinned source", "The paper's numbers", "Deviations")
 # The worked example in each docstring: item, completion, the judge's reply, what comes out.
 EXAMPLES = {
+    "bbh": (
+        Item(item_id="x", prompts=("?",), gold={"target": "(B)", "cot": True}, group="snarks"),
+        Completion(item_id="x", texts=("Let's think. So the answer is (B).",), finish_reasons=("stop",)),
+        None,
+        ItemScore(
+            item_id="x",
+            group="snarks",
+            scores={"paper": 1.0, "strict": 1.0, "ext:lm_eval": 1.0},
+            extracted={"paper": "(B)", "strict": "(B)", "ext:lm_eval": "(B)"},
+            gold="(B)",
+        ),
+    ),
     "gsm": (
         Item(item_id="x", prompts=("?",), gold="993"),
         Completion(item_id="x", texts=("It is 1,000 - 7. So the answer is $993.",), finish_reasons=("stop",)),

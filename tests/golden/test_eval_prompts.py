@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,20 +12,21 @@ import pytest
 
 from tasks.generate import generate_params
 from tulu_pipeline.artifacts.source import PinnedFile
-from tulu_pipeline.benchmarks import alpaca_eval, gsm, mmlu
+from tulu_pipeline.benchmarks import alpaca_eval, bbh, gsm, mmlu
 from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.specs.benchmark import Benchmark, Item
 
 pytestmark = pytest.mark.realdata
 
 FOLDERS = {
+    "bbh": "eval/bbh",
     "gsm": "eval/gsm8k",
     "mmlu": "eval/mmlu/data",
     "alpaca_eval": "eval/alpaca_eval/results/text_davinci_003",
 }
 BY_METRIC = {
     setting.metric: benchmark
-    for benchmark in (gsm.BENCHMARK, mmlu.BENCHMARK, alpaca_eval.BENCHMARK)
+    for benchmark in (bbh.BENCHMARK, gsm.BENCHMARK, mmlu.BENCHMARK, alpaca_eval.BENCHMARK)
     for setting in benchmark.settings
 }
 
@@ -35,7 +37,7 @@ def items(metric: str, mirror: Path) -> Iterator[Item]:
 
 
 @pytest.mark.parametrize(
-    "benchmark", [gsm.BENCHMARK, mmlu.BENCHMARK, alpaca_eval.BENCHMARK], ids=lambda each: each.name
+    "benchmark", [bbh.BENCHMARK, gsm.BENCHMARK, mmlu.BENCHMARK, alpaca_eval.BENCHMARK], ids=lambda each: each.name
 )
 def test_pins_are_the_hashes_of_the_published_files(benchmark: Benchmark, mirror: Path) -> None:
     files = benchmark.files(mirror / FOLDERS[benchmark.name])
@@ -58,6 +60,24 @@ def test_pins_are_the_hashes_of_the_published_files(benchmark: Benchmark, mirror
             200,
             "baf95e7032edc86897b22040e88dd16e1eafe0c5fa7a233d04139c462a1c5451",
             "e57140a7443dad1c85ee3d9ad1dc9f4549869a7545a66702735d4307dfc75a14",
+        ),
+        (
+            "bbh_direct",
+            1_080,
+            "b5fc135daab4cce98d67a8d945eae5558f02ac05cc6a9cc2b98e5bf844401113",
+            "feae013950b4fa743d6c75071afde4915c226dfe4d00f910f2a5b4597596d104",
+        ),
+        (
+            "bbh_cot",
+            1_080,
+            "b4d12b90beb9fbdf204b5d7dd3ed803ba5038205aba5f751b53558d429d0eb71",
+            "4c87d09309620156db7a5d883fcd4a41229664a3f8a0e888bfc1d15ae8888b44",
+        ),
+        (
+            "bbh_cot_full",
+            6_511,
+            "01ffe307b908e5c98d383076220c40b65beaf5742d60cd903df0b498f83d0747",
+            "3a2f65b8a81b9ac05b8c54d6e26541f17e69a3c9c936b1cd3f57dd9a03a4fa25",
         ),
         (
             "mmlu_0shot",
@@ -165,3 +185,35 @@ def test_only_untuned_models_stop_at_a_newline() -> None:
 
     assert stop("gsm_cot", tuned=False) == ("\n",)
     assert stop("gsm_cot", tuned=True) == stop("alpaca_eval", tuned=True) == ()
+
+
+def test_a_bbh_prompt_is_the_instruction_three_exemplars_and_a_question(mirror: Path) -> None:
+    for metric in ("bbh_direct", "bbh_cot"):
+        asked = list(items(metric, mirror))
+        assert len({item.group for item in asked}) == 27
+        for item in asked[::40]:
+            text = (mirror / FOLDERS["bbh"] / f"cot-prompts/{item.group}.txt").read_text()
+            instruction, *shots = text.split("\n-----\n", 1)[1].strip().split("\n\nQ: ")
+            assert len(shots) == 3
+            if metric == "bbh_direct":
+                parts = (re.fullmatch(r"(.*?)\s*\nA:.*So the answer is\s*(.*?)\s*", shot, re.DOTALL) for shot in shots)
+                shots = [f"{found[1]}\nA: {found[2]}" for found in parts if found]
+            head, _, question = item.prompts[0].rpartition("\n\nQ: ")
+            assert head == "\n\nQ: ".join([instruction, *shots])
+            index = int(item.item_id.partition("/")[2])
+            example = json.loads((mirror / FOLDERS["bbh"] / f"bbh/{item.group}.json").read_text())["examples"][index]
+            assert (question, item.gold["target"]) == (example["input"], example["target"])
+
+
+def test_the_40_questions_of_a_bbh_task_are_these(mirror: Path) -> None:
+    ids = [item.item_id for item in items("bbh_cot", mirror)]
+    assert ids[:4] == [
+        "boolean_expressions/163",
+        "boolean_expressions/28",
+        "boolean_expressions/6",
+        "boolean_expressions/189",
+    ]
+    assert (
+        hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        == "5b9e9490a2ba60390dc6d8f83eb091c19a70f3c5f91386e6064e9321cc8d15e6"
+    )

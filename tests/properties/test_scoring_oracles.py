@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tulu_pipeline.benchmarks import gsm
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.judging.false_evaluator import WIN_SHARE, compare
+from tulu_pipeline.scoring.answers import announced_of_lm_eval, announced_of_paper
 from tulu_pipeline.scoring.exact_match import exact_match
 from tulu_pipeline.scoring.multiple_choice import most_likely
 from tulu_pipeline.scoring.numbers import last_number, last_number_of_paper
-from tulu_pipeline.scoring.statistics import clustered_mean, estimate, mean, proportion
+from tulu_pipeline.scoring.statistics import clustered_mean, estimate, macro_mean, mean, proportion
 from tulu_pipeline.specs.benchmark import Completion, Item
 
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=60)
@@ -171,3 +172,50 @@ def test_the_win_rate_of_two_is_one_minus_that_of_the_other_way_round(ours: str,
     assert WIN_SHARE[there.verdict] == 1 - WIN_SHARE[back.verdict]
     assert (there.unique_tokens > there.reference_unique_tokens) == (there.verdict == "win")
     assert there.unique_tokens == 1 + len(set(ours.encode())), "BOS counts"
+
+
+ANNOUNCEMENTS = st.lists(
+    st.sampled_from(
+        ["So ", "the answer is ", "The answer is ", "(B)", ".", " ", "\n", "-3", "] )", "x", "the answer is"]
+    ),
+    max_size=10,
+).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=ANNOUNCEMENTS | st.text(max_size=20))
+def test_announced_answers_are_those_of_lm_evals_filter(text: str) -> None:
+    from lm_eval.filters.extraction import RegexFilter
+
+    paper = announced_of_paper(text)
+    for pattern, ours in (
+        (r"(?<=the answer is )(.*)(?=.)", announced_of_lm_eval(text)),
+        (r"[t|T]he answer is (.*?)\.", "[invalid]" if paper is None else paper),
+    ):
+        ((theirs,),) = RegexFilter(regex_pattern=pattern).apply([[text]], [{}])
+        assert ours == theirs
+
+
+@given(st.lists(st.lists(st.integers(0, 1).map(float), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_a_macro_mean_is_the_mean_of_the_groups_means(groups: list[list[float]]) -> None:
+    values = [value for group in groups for value in group]
+    names = [str(index) for index, group in enumerate(groups) for _ in group]
+    found = macro_mean(values, names)
+    assert found.value == pytest.approx(math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups))
+    if found.low is not None and found.high is not None:
+        assert 0 <= found.low <= found.high <= 1
+
+
+def test_a_macro_means_interval_covers_what_it_estimates() -> None:
+    draw = np.random.default_rng(0)
+    shares = [0.2, 0.5, 0.9]
+    covered = 0
+    for _ in range(60):
+        values = [float(value) for share in shares for value in draw.random(30) < share]
+        found = macro_mean(values, [str(group) for group in range(3) for _ in range(30)])
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= math.fsum(shares) / 3 <= found.high
+        wanted = math.sqrt(sum(np.var(values[30 * group : 30 * group + 30]) / 30 for group in range(3))) / 3
+        assert found.standard_error == pytest.approx(wanted, rel=0.1)
+    assert covered >= 52

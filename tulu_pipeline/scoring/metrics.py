@@ -18,8 +18,9 @@ SCHEMA_VERSION = 1
 def aggregate(scores: Iterable[ItemScore], benchmark: Benchmark, metric: str) -> dict[str, Any]:
     """The contents of `metrics.json`; values in [0, 1].
 
-    Each scorer's value is the mean over the items it is defined for. Intervals are clustered where the benchmark
-    says so, Wilson's where items are right or wrong, normal where a judge ranks them.
+    Each scorer's value is the mean over the items it is defined for, or over the groups' means where the benchmark
+    says so. Intervals are clustered or stratified where the benchmark says so, Wilson's where items are right or
+    wrong, normal where a judge ranks them.
 
     Raises:
         BadInput: no item, items with different scorers, or a headline that no item has.
@@ -41,19 +42,19 @@ def aggregate(scores: Iterable[ItemScore], benchmark: Benchmark, metric: str) ->
         "metric": metric,
         "headline": benchmark.headline,
         "n": len(items),
-        "scorers": {scorer: _estimate(items, scorer, bool(benchmark.cluster), proportions) for scorer in scorers},
+        "scorers": {scorer: _estimate(items, scorer, benchmark, proportions) for scorer in scorers},
         "flags": dict(sorted(Counter(flag for item in items for flag in item.flags).items())),
         "groups": _groups(items, benchmark.headline),
     }
 
 
-def _estimate(items: list[ItemScore], scorer: str, cluster: bool, proportions: bool) -> dict[str, Any]:
+def _estimate(items: list[ItemScore], scorer: str, benchmark: Benchmark, proportions: bool) -> dict[str, Any]:
     defined = [(item.scores[scorer], item.group) for item in items]
     values = [value for value, _ in defined if value is not None]
     if not values:
         return {"value": None, "n": 0, "standard_error": None, "low": None, "high": None, "method": "undefined"}
-    groups = [group for value, group in defined if value is not None] if cluster else None
-    return asdict(estimate(values, groups, proportions=proportions))
+    groups = [group for value, group in defined if value is not None] if benchmark.cluster else None
+    return asdict(estimate(values, groups, proportions=proportions, macro=benchmark.macro))
 
 
 def _groups(items: list[ItemScore], scorer: str) -> dict[str, dict[str, Any]]:

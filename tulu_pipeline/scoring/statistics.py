@@ -3,21 +3,23 @@
 wilson      items that are right or wrong, independent of each other
 clustered   items of a group (a subject) go together: cluster-robust standard error, t interval
 normal      values between 0 and 1: sample standard error, normal interval
+stratified  a mean of groups' means: percentile bootstrap, each group resampled by itself
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tulu_pipeline.errors import BadInput
 
-Method = Literal["wilson", "clustered", "normal"]
+Method = Literal["wilson", "clustered", "normal", "stratified"]
 CONFIDENCE = 0.95
 # With fewer clusters the robust standard error is itself too uncertain to use (Cameron & Miller 2015, section VI).
 FEWEST_CLUSTERS = 10
+_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +103,56 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate
     return _interval(value, len(values), error, float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)), "clustered")
 
 
-def estimate(values: Sequence[float], clusters: Sequence[str] | None, *, proportions: bool) -> Estimate:
+def macro_mean(values: Sequence[float], groups: Sequence[str]) -> Estimate:
+    """Mean of the groups' means, however large they are; a percentile bootstrap that resamples within each group.
+
+    The groups themselves are taken as given: the same tasks would be asked again. A group of one item shows no
+    spread and adds none; where no group shows any, the interval is that of the items taken together.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    _refuse_empty(values)
+    by_group: dict[str, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        by_group.setdefault(group, []).append(value)
+    samples = [np.array(group) for group in by_group.values()]
+    center = math.fsum(math.fsum(group) / len(group) for group in by_group.values()) / len(by_group)
+    if all((sample == sample[0]).all() for sample in samples):
+        return replace(estimate(values, None, proportions=True), value=center)
+    found = bootstrap(
+        # A second item like the first: scipy wants two, and their spread is none.
+        [np.repeat(sample, 2) if len(sample) == 1 else sample for sample in samples],
+        lambda *resampled, axis: sum(each.mean(axis=axis) for each in resampled) / len(resampled),
+        confidence_level=CONFIDENCE,
+        n_resamples=_RESAMPLES,
+        batch=_RESAMPLES // 10,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Estimate(
+        value=center,
+        n=len(values),
+        standard_error=float(found.standard_error),
+        low=float(found.confidence_interval.low),
+        high=float(found.confidence_interval.high),
+        method="stratified",
+    )
+
+
+def estimate(
+    values: Sequence[float], clusters: Sequence[str] | None, *, proportions: bool, macro: bool = False
+) -> Estimate:
     """The estimate that suits the values.
 
     Args:
         values: one per item, in [0, 1].
         clusters: each item's cluster; None for independent items. Fewer than `FEWEST_CLUSTERS` of them count as none.
         proportions: whether an item is right or wrong, and nothing between.
+        macro: whether the value is the mean of the clusters' means.
     """
+    if macro and clusters is not None:
+        return macro_mean(values, clusters)
     if clusters is not None and len(set(clusters)) >= FEWEST_CLUSTERS:
         return clustered_mean(values, clusters)
     if proportions and all(value in (0, 1) for value in values):

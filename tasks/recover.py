@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
@@ -23,14 +24,16 @@ class RecoverParams:
 
 
 def run_recover(job: Job[RecoverParams], ctx: RunContext) -> Metrics:
-    """Write the sum of the inputs `base` and `diff` as a checkpoint; `tokenizer` is its tokenizer where there is one.
+    """Write the sum of the inputs `base` and `diff` as a checkpoint, and what was seen of it as `aux/recovered.json`.
+
+    The input `tokenizer`, where there is one, is the checkpoint's.
 
     Raises:
         BadInput: the diff is not one on this base, or files of a model are missing or broken.
     """
     from tulu_pipeline.weights.recover import recover
 
-    return recover(
+    metrics = recover(
         base=job.input("base"),
         diff=job.input("diff"),
         tokenizer=job.inputs.get("tokenizer"),
@@ -39,6 +42,8 @@ def run_recover(job: Job[RecoverParams], ctx: RunContext) -> Metrics:
         template=job.params.template,
         report=lambda done, total: ctx.progress(job.name, done, total, "B"),
     )
+    (job.aux / "recovered.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    return metrics
 
 
 RECOVER = Stage(name="recover", version=1, params=RecoverParams, run=run_recover)

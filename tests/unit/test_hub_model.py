@@ -138,6 +138,13 @@ def test_a_repository_that_is_no_whole_model_is_an_error_before_anything_is_down
     assert not here.sources_lock.exists()
 
 
+def test_an_adapter_says_what_to_do_with_it(hub: Hub, here: Settings) -> None:
+    hub.show({"adapter_config.json", "adapter_model.safetensors", "README.md", *TOKENIZER})
+    with pytest.raises(StageFailed, match="the repository holds an adapter") as wrong:
+        get(here)
+    assert "merge_and_unload" in wrong.value.fix
+
+
 def test_a_listing_that_changes_is_an_error(hub: Hub, here: Settings) -> None:
     get(here)
     lock = locked(here)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -239,6 +240,33 @@ def test_a_tied_output_layer_is_not_written_twice(base: Path, tmp_path: Path) ->
     diff = write_diff(tmp_path / "diff", here, minus(tuned, weights_of(base)))  # old files held it all the same
     recovered(here, diff, tmp_path / "out")
     assert read(tmp_path / "out").keys() == tied.keys()
+
+
+def test_no_model_lies_whole_in_memory(base: Path, tmp_path: Path) -> None:
+    layers, one = 24, torch.full((1024, 2048), 0.5)  # 8 MiB each
+    here = shutil.copytree(base, tmp_path / "base")
+    save_file({f"layer.{number}": one.clone() for number in range(layers)}, here / "model.safetensors")
+    diff = write_diff(tmp_path / "diff", base, {f"layer.{number}": one * number for number in range(layers)})
+    as_bin(here)
+    before, held = own_memory_bytes(), list[int]()
+    recover(
+        base=here,
+        diff=diff,
+        tokenizer=None,
+        out=tmp_path / "out",
+        spec=WeightDiff(),
+        template="tulu",
+        report=lambda done, total: held.append(own_memory_bytes() - before),
+        shard_bytes=2 * one.nbytes,
+    )
+    assert max(held) < layers // 2 * one.nbytes
+    assert torch.equal(read(tmp_path / "out")["layer.7"], one * 8)
+
+
+def own_memory_bytes() -> int:
+    """What this process holds, without files that are mapped."""
+    (line,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line) * 1024
 
 
 # What is no diff on this base, or no whole one.

@@ -153,7 +153,7 @@ def _recover_weights(
         if not math.isfinite(sums[-1]):
             raise BadInput(f"`{name}` adds up to {sums[-1]}", str(pair.diff.folder), "fetch the diff again")
         known = weights[:-1] if name in pair.grown else weights  # the grown row is a guess
-        fits = {half: int((known.to(_DTYPES[half]) == known).sum()) for half in _HALVES}
+        fits = {half: int(torch.count_nonzero(known.to(_DTYPES[half]) == known)) for half in _HALVES}
         if spec.tuned_dtype and known.dim() > 1 and fits[spec.tuned_dtype] < _SHARE_OF_DTYPE * known.numel():
             raise BadInput(
                 f"of the sums in `{name}` {fits[spec.tuned_dtype] / known.numel():.1%} are {spec.tuned_dtype}, "

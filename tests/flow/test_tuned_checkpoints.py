@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from tulu_pipeline.artifacts.model_files import model_folder
 from tulu_pipeline.artifacts.store import Store
+from tulu_pipeline.errors import BadInput
+from tulu_pipeline.inference.engine import EngineSettings
 from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.reporting.table import Table, read_table
 from tulu_pipeline.specs.model import TunedModel
@@ -152,6 +154,24 @@ def test_the_recovered_checkpoint_is_the_tuned_one_with_the_template_of_its_row(
         [{"role": "user", "content": "1 and 2"}], tokenize=False, add_generation_prompt=True
     )
     assert asked == "<s><|user|>\n1 and 2\n<|assistant|>\n"
+
+
+def test_what_was_seen_of_the_sums_is_told_beside_the_checkpoint(page: Page) -> None:
+    told = json.loads((Path(page.found) / "aux" / "recovered.json").read_text())
+    assert told["parameters"] == FAMILY.model("tiny").parameters
+    assert told["share_in_bfloat16"] == 1.0
+    assert told["tokenizer"] == "base"
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_not_asked(page: Page, tmp_path: Path) -> None:
+    from tulu_pipeline.inference.transformers_engine import TransformersEngine
+
+    lacking = shutil.copytree(page.folder / "tiny-tuned", tmp_path / "lacking")
+    weights = load_file(lacking / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"], weights["model.norm.weight"]
+    save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"no file has `model\.layers\.1\.mlp\.up_proj\.weight` and 1 more"):
+        TransformersEngine(EngineSettings(engine="transformers", model=str(lacking), dtype="float32"))
 
 
 def test_a_diff_on_another_base_fails_its_own_row_alone(page: Page) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
 
 _LOOK_AHEAD = 256
@@ -26,7 +27,12 @@ class TransformersEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self._device = "cuda" if settings.gpu else "cpu"
         self._tokenizer = AutoTokenizer.from_pretrained(settings.model)
-        model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=getattr(torch, settings.dtype))
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            settings.model, dtype=getattr(torch, settings.dtype), output_loading_info=True
+        )
+        if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise BadInput(f"no file has `{missing[0]}`{more}", settings.model, "fetch or copy the whole model again")
         self._model = model.to(self._device).eval()
 
     @property

@@ -52,6 +52,7 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
         aux=job.aux,
         work=job.work,
         ctx=ctx,
+        key=job.key,
     )
     metrics = {"device": device_name()} | metrics
     card = model_card(job.name, job.key, job.params, tokens=tokens, aux=job.aux, metrics=metrics, packages=packages())

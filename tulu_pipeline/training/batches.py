@@ -51,12 +51,14 @@ class StepCounts:
         tokens: without padding.
         supervised_tokens: that the loss is taken over.
         computed_tokens: with padding.
+        lockstep_tokens: what the ranks would compute if each had as much in a pass as the fullest, for whom they wait.
     """
 
     conversations: int
     tokens: int
     supervised_tokens: int
     computed_tokens: int
+    lockstep_tokens: int
 
 
 def token_weights(
@@ -121,11 +123,13 @@ def step_batches(
     for pass_ in range(plan.passes):
         row = plan.row(pass_, rank).tolist()
         batches.append(lay_out([conversations[i][0] for i in row], [weights[i] for i in row], pad_id))
+    computed = plan.computed_tokens(lengths)
     counts = StepCounts(
         conversations=len(conversations),
         tokens=sum(len(ids) for ids, _ in conversations),
         supervised_tokens=sum(int((weight > 0).sum()) for weight in weights),
-        computed_tokens=int(plan.computed_tokens(lengths).sum()),
+        computed_tokens=int(computed.sum()),
+        lockstep_tokens=int(computed.max(axis=1).sum()) * plan.ranks,
     )
     return batches, counts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -21,14 +22,24 @@ from tulu_pipeline.training.exits import how_it_ended
 from tulu_pipeline.training.job import ADAPTER_FOLDER, TrainingJob
 from tulu_pipeline.training.launchers import check_launcher, launch_command, rank_environment
 from tulu_pipeline.training.node import NODES_FOLDER
-from tulu_pipeline.training.record import STEPS_FILE, TENSORBOARD_FOLDER, StepRecord, read_steps
+from tulu_pipeline.training.record import (
+    HELD_OUT_FILE,
+    STEPS_FILE,
+    TENSORBOARD_FOLDER,
+    HeldOutRecord,
+    StepRecord,
+    read_held_out,
+    read_steps,
+)
 from tulu_pipeline.training.state import newest_state, state_identity
+from tulu_pipeline.training.summary import record_metrics, step_note
+from tulu_pipeline.training.trackers import TRACKING_LOG, Ending, Trackers, keep_offline_runs
 from tulu_pipeline.training.zero import deepspeed_config
 
 log = logging.getLogger(__name__)
 
+TRAINING_FILE = "training.json"
 _LOG_FILE = "train.log"
-_RECENT_STEPS = 50
 
 
 def finetune(
@@ -41,6 +52,7 @@ def finetune(
     aux: Path,
     work: Path,
     ctx: RunContext,
+    key: str = "",
 ) -> dict[str, Any]:
     """Finetune `model` and write a checkpoint that `transformers` opens into `out`.
 
@@ -54,16 +66,18 @@ def finetune(
             of the mixture.
         model: folder of the base model.
         out: folder for the checkpoint.
-        aux: folder for the record: `steps.jsonl`, `tensorboard/`, `train.log`.
+        aux: folder for the record: `steps.jsonl`, `held_out.jsonl`, `tensorboard/`, `training.json`, `train.log`.
         work: folder for resumable state; survives a kill.
         ctx: the profile says how many ranks, which ZeRO stage, how large a micro-batch.
+        key: of the artifact; what trackers know the run by.
 
     Returns:
-        Metrics: steps, losses, tokens, speed, where it was resumed, notes.
+        Metrics: steps, losses, tokens, speed, memory, where it was resumed, notes.
 
     Raises:
         StageFailed: a rank failed; `what` is the first rank's error.
         BadInput: the profile does not fit the machine.
+        MissingOnMachine: a tracker is asked for whose client is not installed.
     """
     profile = ctx.profile
     check_launcher(profile)
@@ -93,6 +107,7 @@ def finetune(
     )
     job_file = work / "job.json"
     job_file.write_text(job.model_dump_json(indent=1))
+    trackers = Trackers(name=name, key=key, recipe=recipe, profile=profile, work=work, settings=ctx.settings)
     try:
         run_child(
             launch_command(job_file.absolute(), profile),
@@ -112,13 +127,18 @@ def finetune(
     finally:
         job.rendezvous.unlink(missing_ok=True)
         job.stop_file.unlink(missing_ok=True)
+        for problem in trackers.end(follower.ending):
+            follower.note(problem)
         _collect(work, aux)
     if follower.interrupted:
         raise StageFailed(follower.interrupted, name, "the same command goes on from there")
     if not follower.done:
         # The launcher can end with code 0 although it was killed.
         raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
-    return _metrics(list(read_steps(work / STEPS_FILE)), profile, state.step if state else 0, follower)
+    metrics = record_metrics(list(read_steps(work / STEPS_FILE)), list(read_held_out(work / HELD_OUT_FILE)))
+    metrics |= _metrics(profile, state.step if state else 0, follower, trackers)
+    (aux / TRAINING_FILE).write_text(json.dumps({"schema_version": 1, **metrics}, indent=1) + "\n")
+    return metrics
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,6 +151,8 @@ class _Follower:
     ready_seconds: float = 0.0
     running: bool = False
     done: bool = False
+    device: str = ""
+    held_out: HeldOutRecord | None = None
     interrupted: str = ""
     failure: str = ""
     gone: int | None = None
@@ -139,7 +161,13 @@ class _Follower:
     reached: tuple[int, int] = (0, 0)  # step, total
     fix: str = ""
     notes: list[str] = field(default_factory=list)
-    recent: list[tuple[float, int, int]] = field(default_factory=list)  # time, step, total
+
+    @property
+    def ending(self) -> Ending:
+        """How the training ended, once it has."""
+        if self.done:
+            return "finished"
+        return "failed" if self.failure else "interrupted"
 
     def note(self, text: str) -> None:
         log.info("%s: %s", self.name, text)
@@ -152,10 +180,13 @@ class _Follower:
             self.seconds_loading_state += event["seconds_loading"]
             self.running = True
             self.reached = event["step"], event["total"]
+            self.device = event["device"]
             self.ctx.progress(self.name, event["step"], event["total"], "steps", "training")
         elif kind == "step":
             total = event.pop("total")
             self._on_step(StepRecord(**event), total)
+        elif kind == "held_out":
+            self.held_out = HeldOutRecord(**event)
         elif kind == "exporting":
             self.ctx.progress(self.name, *self.reached, "steps", "exporting")
         elif kind == "waiting":
@@ -187,10 +218,7 @@ class _Follower:
 
     def _on_step(self, record: StepRecord, total: int) -> None:
         self.reached = record.step, total
-        self.recent = [*self.recent[-_RECENT_STEPS:], (time.monotonic(), record.step, total)]
-        (first_time, first_step, _), (last_time, last_step, _) = self.recent[0], self.recent[-1]
-        per_step = (last_time - first_time) / (last_step - first_step) if last_step > first_step else record.seconds
-        self.ctx.progress(self.name, record.step, total, "steps", _step_note(record, per_step * (total - record.step)))
+        self.ctx.progress(self.name, record.step, total, "steps", step_note(record, self.held_out))
 
 
 def _ask_to_stop(stop_file: Path, follower: _Follower) -> float:
@@ -210,44 +238,22 @@ def _failure(event: dict[str, Any]) -> str:
     return f"rank {event['rank']}{node} failed: {event['error']}"
 
 
-def _step_note(record: StepRecord, seconds_left: float) -> str:
-    minutes, seconds = divmod(round(seconds_left), 60)
-    norm = "" if record.grad_norm is None else f"norm {record.grad_norm:.2f} · "
-    return (
-        f"loss {record.loss:.3f} · lr {record.learning_rate:.2e} · {norm}"
-        f"{record.tokens / record.seconds:,.0f} tok/s, {record.supervised_tokens / record.seconds:,.0f} supervised · "
-        f"padding {record.padding_share:.0%} · {minutes}:{seconds:02d} left"
-    )
-
-
 def _collect(work: Path, aux: Path) -> None:
     """Copy the record beside the checkpoint; after a failure too."""
     aux.mkdir(parents=True, exist_ok=True)
-    for file in (STEPS_FILE, _LOG_FILE):
+    for file in (STEPS_FILE, HELD_OUT_FILE, _LOG_FILE, TRACKING_LOG):
         if (work / file).exists():
             shutil.copyfile(work / file, aux / file)
-    for folder in (TENSORBOARD_FOLDER, NODES_FOLDER, ADAPTER_FOLDER):
+    for folder in (TENSORBOARD_FOLDER, ADAPTER_FOLDER, NODES_FOLDER):
         if (work / folder).exists():
             shutil.copytree(work / folder, aux / folder, dirs_exist_ok=True)
+    keep_offline_runs(work, aux)
 
 
-def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follower: _Follower) -> dict[str, Any]:
-    seconds = sum(step.seconds for step in steps)
-    tokens = sum(step.tokens for step in steps)
-    computed = sum(step.computed_tokens for step in steps)
-    last = steps[-max(1, len(steps) // 20) :]
-    return {
-        "steps": len(steps),
-        "loss_first": steps[0].loss,
-        "loss_last": sum(step.loss for step in last) / len(last),
-        "conversations": sum(step.conversations for step in steps),
-        "tokens": tokens,
-        "supervised_tokens": sum(step.supervised_tokens for step in steps),
-        "padding_share": 1.0 - tokens / computed,
-        "tokens_per_second": tokens / seconds,
+def _metrics(profile: Profile, resume_step: int, follower: _Follower, trackers: Trackers) -> dict[str, Any]:
+    metrics = {
         "seconds_starting": follower.ready_seconds,
         "seconds_loading_state": follower.seconds_loading_state,
-        "seconds_training": seconds,
         "resumed_from_step": resume_step,
         "saves_failed": follower.saves_failed,
         "ranks": profile.ranks * profile.nodes,
@@ -255,4 +261,7 @@ def _metrics(steps: list[StepRecord], profile: Profile, resume_step: int, follow
         "zero_stage": profile.zero_stage,
         "layout": profile.layout,
         "notes": follower.notes,
+        "device": follower.device,
     }
+    addresses = trackers.addresses()
+    return metrics | ({"tracked_at": addresses} if addresses else {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ Indices = npt.NDArray[np.int64]
 
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment
 _MASK = (1 << 64) - 1
+_HELD_OUT = 0x68656C64206F7574  # "held out": other numbers than an order with the same seed has
 
 
 def epoch_conversations(rows: Sequence[int], repeats: Sequence[int]) -> int:
@@ -57,13 +59,26 @@ def epoch_order(conversations: int, seed: int, epoch: int) -> Indices:
     Positions are sorted by a hash (SplitMix64) of (seed, epoch, position): unlike a library's shuffle it can never
     change with the library's version, so an interrupted training goes on in the same order after an upgrade.
     """
-    start = np.uint64(_mix(_mix(seed & _MASK) ^ (epoch & _MASK)))
-    keys = np.arange(1, conversations + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + start
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    order = np.argsort(keys ^ (keys >> np.uint64(31)), kind="stable").astype(np.int64)
+    order = np.argsort(_hashes(_mix(seed & _MASK) ^ (epoch & _MASK), conversations), kind="stable").astype(np.int64)
     order.flags.writeable = False
     return order
+
+
+def draw_rows(rows: Sequence[int], seed: int, count: int) -> list[Indices]:
+    """`count` rows of components with `rows` rows, drawn from (seed, component, row): of each component, ascending.
+
+    Those with the lowest hashes are drawn, so more of them include fewer of them.
+    """
+    if not count:
+        return [np.empty(0, dtype=np.int64) for _ in rows]
+    hashes = [
+        _hashes(_mix(_mix(_HELD_OUT ^ (seed & _MASK)) ^ component), number) for component, number in enumerate(rows)
+    ]
+    lowest = np.argsort(np.concatenate(hashes), kind="stable")[:count]
+    starts = np.cumsum([0, *rows])
+    return [
+        np.sort(lowest[(start <= lowest) & (lowest < end)] - start).astype(np.int64) for start, end in pairwise(starts)
+    ]
 
 
 def locate(position: int, rows: Sequence[int], repeats: Sequence[int]) -> tuple[int, int]:
@@ -73,6 +88,14 @@ def locate(position: int, rows: Sequence[int], repeats: Sequence[int]) -> tuple[
             return component, position % count
         position -= count * repeat
     raise IndexError(position)
+
+
+def _hashes(start: int, count: int) -> npt.NDArray[np.uint64]:
+    """SplitMix64's first `count` numbers from the state that its output for `start` is."""
+    keys = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(_mix(start))
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))
 
 
 def _mix(value: int) -> int:

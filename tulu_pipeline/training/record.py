@@ -1,16 +1,29 @@
-"""The record of a training, step by step: a line of JSON each, and TensorBoard's curves."""
+"""The record of a training: a line of JSON for each step, and for each look at the held-out conversations.
+
+steps.jsonl       a `StepRecord` each
+held_out.jsonl    a `HeldOutRecord` each; absent where nothing is held out
+
+Every line is an object with the fields of its class and a `schema_version`. Fields are only ever added, with a default
+for the lines written before; a reader leaves out a last line that was cut off.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Generic, Protocol, TextIO, TypeVar
+
+from tulu_pipeline.errors import BadInput
 
 STEPS_FILE = "steps.jsonl"
+HELD_OUT_FILE = "held_out.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+SCHEMA_VERSION = 2  # 1: without a version, up to `seconds`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +37,17 @@ class StepRecord:
         grad_norm: before clipping; None where DeepSpeed does not tell (ZeRO stage 0).
         conversations, tokens, supervised_tokens: that the step trained on.
         computed_tokens: tokens with padding.
-        seconds: wall time of the step.
+        seconds: wall time of the step, waiting for data included.
+        data_seconds: of these, what the rank that waited longest waited for its batches.
+        idle_share: share of the ranks' work that is waiting for the fullest of each pass, counted in tokens.
+        memory_bytes: of the fullest rank: tensors on its GPU at most in this step; where there is no GPU, the most
+            that its process ever had in memory.
+        memory_reserved_bytes: what torch held of that GPU at most; None where there is none.
+        mfu: model FLOPs utilization on tokens without padding; None where the peak of the hardware is not known.
+        epoch: passes over the mixture that lie behind, a fraction.
+        tokens_so_far: without padding, from the first step on.
+        seconds_left: for the steps that are left, by the last ones.
+        at: when the step ended, ISO 8601 in UTC.
     """
 
     step: int
@@ -36,79 +59,224 @@ class StepRecord:
     supervised_tokens: int
     computed_tokens: int
     seconds: float
+    data_seconds: float | None = None
+    idle_share: float | None = None
+    memory_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    mfu: float | None = None
+    epoch: float | None = None
+    tokens_so_far: int | None = None
+    seconds_left: float | None = None
+    at: str = ""
 
     @property
     def padding_share(self) -> float:
         """Share of the computed tokens that are padding."""
         return 1.0 - self.tokens / self.computed_tokens
 
+    def scalars(self) -> dict[str, float]:
+        """What curves are drawn of, by the names that trackers know."""
+        gib = None if self.memory_bytes is None else self.memory_bytes / 2**30
+        values = {
+            "train/loss": self.loss,
+            "train/learning_rate": self.learning_rate,
+            "train/grad_norm": self.grad_norm,
+            "train/epoch": self.epoch,
+            "train/tokens": self.tokens_so_far,
+            "speed/tokens_per_second": self.tokens / self.seconds,
+            "speed/supervised_tokens_per_second": self.supervised_tokens / self.seconds,
+            "speed/seconds_per_step": self.seconds,
+            "speed/data_wait_share": None if self.data_seconds is None else self.data_seconds / self.seconds,
+            "speed/padding_share": self.padding_share,
+            "speed/idle_share": self.idle_share,
+            "speed/mfu": self.mfu,
+            "speed/memory_gib": gib,
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
-class Recorder:
-    """Appends to the record; what is older than a resumed training's start is kept, the rest is dropped.
 
-    Args:
-        folder: holds `steps.jsonl` and `tensorboard/`.
-        done_steps: steps that the resumed training has behind it; 0 for a new one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutRecord:
+    """One look at the conversations that are not trained on.
+
+    Attributes:
+        step: steps that lay behind; 0 is the base model.
+        loss: mean negative log likelihood of their supervised tokens, in nats.
+        conversations, supervised_tokens: that it is the mean over.
+        seconds: that it took.
+        at: when, ISO 8601 in UTC.
     """
 
-    def __init__(self, folder: Path, done_steps: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    step: int
+    loss: float
+    conversations: int
+    supervised_tokens: int
+    seconds: float
+    at: str = ""
 
+    @property
+    def perplexity(self) -> float:
+        """Of a supervised token."""
+        return math.exp(min(self.loss, 700.0))
+
+    def scalars(self) -> dict[str, float]:
+        """What curves are drawn of, by the names that trackers know."""
+        return {"held_out/loss": self.loss, "held_out/perplexity": self.perplexity}
+
+
+Record = StepRecord | HeldOutRecord
+R = TypeVar("R", StepRecord, HeldOutRecord)
+
+
+class Listener(Protocol):
+    """Who hears of each record beside the files."""
+
+    def add(self, record: Record) -> None:
+        """Hear of one."""
+
+    def flush(self) -> None:
+        """Bring what was heard to disk."""
+
+    def close(self) -> None:
+        """There is no more."""
+
+
+class Recorder:
+    """Appends to the record; of a resumed training's, what lies behind its start is kept and the rest is dropped.
+
+    Args:
+        folder: holds the two files.
+        done_steps: steps that the resumed training has behind it; 0 for a new one.
+        listeners: hear of each record too.
+        looks: there will be records of held-out conversations.
+
+    Attributes:
+        tokens: trained on so far.
+    """
+
+    def __init__(
+        self, folder: Path, done_steps: int, listeners: Sequence[Listener] = (), *, looks: bool = False
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / STEPS_FILE
-        kept = [record for record in read_steps(path) if record.step <= done_steps]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(_line(record) for record in kept))
-        temporary.replace(path)
-        self._lines = path.open("a", buffering=1)  # a line at a time: what is recorded is there after a kill
-        self._events = EventFileWriter(str(folder / TENSORBOARD_FOLDER))
-        if done_steps:
-            # TensorBoard then forgets what an interrupted run wrote beyond the state it is resumed from.
-            start = SessionLog(status=SessionLog.START)
-            self._events.add_event(Event(wall_time=time.time(), step=done_steps + 1, session_log=start))
+        self._listeners = listeners
+        steps, held_out = folder / STEPS_FILE, folder / HELD_OUT_FILE
+        kept = [record for record in read_steps(steps) if record.step <= done_steps]
+        self.tokens = sum(record.tokens for record in kept)
+        _rewrite(steps, kept)
+        if looks:
+            _rewrite(held_out, [each for each in read_held_out(held_out) if 0 < done_steps >= each.step])
+        # A line at a time: what is recorded is there after a kill.
+        self._steps = steps.open("a", buffering=1)
+        self._held_out = held_out.open("a", buffering=1) if looks else None
 
-    def add(self, record: StepRecord) -> None:
-        """Append one step."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        self._lines.write(_line(record))
-        values = {
-            "train/loss": record.loss,
-            "train/learning_rate": record.learning_rate,
-            "train/grad_norm": record.grad_norm,
-            "speed/tokens_per_second": record.tokens / record.seconds,
-            "speed/supervised_tokens_per_second": record.supervised_tokens / record.seconds,
-            "speed/padding_share": record.padding_share,
-        }
-        summary = Summary(
-            value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
-        )
-        self._events.add_event(Event(wall_time=time.time(), step=record.step, summary=summary))
+    def add(self, record: Record) -> None:
+        """Append one."""
+        if isinstance(record, StepRecord):
+            self.tokens += record.tokens
+            self._steps.write(_line(record))
+        elif self._held_out is not None:
+            self._held_out.write(_line(record))
+        for listener in self._listeners:
+            listener.add(record)
 
     def flush(self) -> None:
         """Bring everything to disk; before state is saved, so that the record is never behind it."""
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
-        self._events.flush()
+        for file in self._files():
+            file.flush()
+            os.fsync(file.fileno())
+        for listener in self._listeners:
+            listener.flush()
 
     def close(self) -> None:
         """Flush and close."""
         self.flush()
-        self._lines.close()
-        self._events.close()
+        for file in self._files():
+            file.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def _files(self) -> list[TextIO]:
+        return [file for file in (self._steps, self._held_out) if file is not None]
 
 
 def read_steps(path: Path) -> Iterator[StepRecord]:
-    """The recorded steps; a last line that was cut off is left out."""
+    """The recorded steps; none where there is no such file.
+
+    Raises:
+        BadInput: they are of a newer release.
+    """
+    return _read(path, StepRecord)
+
+
+def read_held_out(path: Path) -> Iterator[HeldOutRecord]:
+    """The recorded looks at the held-out conversations; none where there is no such file.
+
+    Raises:
+        BadInput: they are of a newer release.
+    """
+    return _read(path, HeldOutRecord)
+
+
+class Tail(Generic[R]):
+    """What is appended to a file of the record, from its start; a file that was written anew is read anew.
+
+    Args:
+        path: of the file; it need not be there yet.
+        kind: of its records.
+    """
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self._path = path
+        self._kind: type[R] = kind
+        self._file, self._offset = 0, 0
+
+    def read(self) -> list[R]:
+        """What came since the last time.
+
+        Raises:
+            BadInput: it is of a newer release.
+        """
+        try:
+            with self._path.open("rb") as lines:
+                file = os.fstat(lines.fileno()).st_ino
+                if file != self._file:
+                    self._file, self._offset = file, 0
+                lines.seek(self._offset)
+                whole, _, _ = lines.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + bool(whole)
+        return [_parsed(line, self._kind, self._path) for line in whole.split(b"\n") if line]
+
+
+def _parsed(line: str | bytes, kind: type[R], where: Path) -> R:
+    values = json.loads(line)
+    version = values.pop("schema_version", 1)
+    if version > SCHEMA_VERSION:
+        raise BadInput(f"a record of schema {version}, this version reads {SCHEMA_VERSION}", str(where), "upgrade")
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in known})
+
+
+def now() -> str:
+    """The time for `at`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _read(path: Path, kind: type[R]) -> Iterator[R]:
     if not path.exists():
         return
     with path.open() as lines:
         for line in lines:
             if line.endswith("\n"):
-                yield StepRecord(**json.loads(line))
+                yield _parsed(line, kind, path)
 
 
-def _line(record: StepRecord) -> str:
-    return json.dumps(asdict(record)) + "\n"
+def _rewrite(path: Path, records: Iterable[Record]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(map(_line, records)))
+    temporary.replace(path)
+
+
+def _line(record: Record) -> str:
+    return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(record)}) + "\n"

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.profile import device_name
 from tulu_pipeline.training.attention import use_packed_attention
-from tulu_pipeline.training.batches import MicroBatch, step_batches
+from tulu_pipeline.training.batches import MicroBatch, StepCounts, step_batches
 from tulu_pipeline.training.checkpoints import Checkpoints
 from tulu_pipeline.training.conversion import convert_saved_state
-from tulu_pipeline.training.data import MixtureTokens
+from tulu_pipeline.training.data import MixtureTokens, made_ahead
 from tulu_pipeline.training.engine import start_engine
 from tulu_pipeline.training.export import export_checkpoint
+from tulu_pipeline.training.held_out import HeldOut, looked_at
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.loading import load_model
 from tulu_pipeline.training.loss import micro_batch_loss
-from tulu_pipeline.training.record import Recorder, StepRecord
+from tulu_pipeline.training.measures import Meter, over_ranks
+from tulu_pipeline.training.order import Indices
+from tulu_pipeline.training.record import Recorder
 from tulu_pipeline.training.schedule import learning_rate
 from tulu_pipeline.training.steps import Steps
 from tulu_pipeline.training.stopping import StopRequests
+from tulu_pipeline.training.tensorboard import TensorBoard
 
 _SECONDS_BETWEEN_EVENTS = 0.5
 
@@ -40,25 +43,35 @@ def train(job: TrainingJob, rank: int) -> None:
     """
     recipe = job.recipe
     torch.manual_seed(recipe.seed)
+    # What costs nothing comes first: it is refused before a model is loaded.
+    mixture = MixtureTokens(job.tokens, held_out=recipe.held_out_conversations, seed=recipe.seed)
+    steps = Steps(mixture.lengths, recipe, job.profile)
     convert_saved_state(job, rank)
     loaded = load_model(job)
     engine = start_engine(job, loaded.model)
     checkpoints = Checkpoints(engine, job, rank)
     start = checkpoints.load()
-    mixture = MixtureTokens(job.tokens)
-    steps = Steps(mixture.lengths, recipe, job.profile)
     if job.profile.layout == "step":
         use_packed_attention(engine.module, engine, engine.device)
-    recorder = Recorder(job.work, start) if rank == 0 else None
-    if rank == 0:
-        emit({"event": "ready", "step": start, "total": steps.total, "seconds_loading": checkpoints.seconds_loading})
+    pad_id = loaded.tokenizer.pad_token_id
+    held_out = HeldOut(engine, job, mixture, rank=rank, pad_id=pad_id)
+    look_first = held_out.due(start, steps.total) and not looked_at(job.work, start)
+    looks = recipe.held_out_conversations > 0
+    recorder = Recorder(job.work, start, [TensorBoard(job.work, start)], looks=looks) if rank == 0 else None
+    if recorder is not None:
+        emit(
+            {
+                "event": "ready",
+                "step": start,
+                "total": steps.total,
+                "seconds_loading": checkpoints.seconds_loading,
+                "device": device_name(),
+            }
+        )
     requests = StopRequests(job.stop_file, rank)
+    meter = Meter(engine, job, steps)
 
-    engine.train()
-    last_event = 0.0
-    for step in range(start, steps.total):
-        started = time.perf_counter()
-        rate = learning_rate(recipe, step, steps.total)
+    def prepared(step: int) -> tuple[list[MicroBatch], StepCounts, Indices]:
         plan = steps.plan(step)
         batches, counts = step_batches(
             mixture.at(plan.positions),
@@ -67,32 +80,52 @@ def train(job: TrainingJob, rank: int) -> None:
             rank=rank,
             norm=recipe.loss_norm,
             virtual_conversations=recipe.loss_micro_batch_conversations,
-            pad_id=loaded.tokenizer.pad_token_id,
+            pad_id=pad_id,
         )
+        return batches, counts, mixture.lengths[plan.positions]
+
+    def look(step: int) -> None:
+        record = held_out.measure(step)
+        if recorder is not None:
+            recorder.add(record)
+            emit({"event": "held_out", **asdict(record)})
+
+    engine.train()
+    if look_first:
+        look(start)
+    last_event = 0.0
+    for step, ((batches, counts, lengths), waited) in made_ahead(prepared, range(start, steps.total)):
+        started = time.perf_counter() - waited
+        rate = learning_rate(recipe, step, steps.total)
         # Dropout is a function of the step, so there is no state of it to save.
         torch.manual_seed(recipe.seed + 1_000_003 * (1 + step * job.ranks + rank))
-        loss, time_is_up, stop = _optimizer_step(
-            engine, batches, rate, job.ranks, lambda: (checkpoints.time_is_up(), requests.asked())
+        part = _optimizer_step(engine, batches, rate, job.ranks)
+        seen = over_ranks(
+            part,
+            rank=rank,
+            ranks=job.ranks,
+            data_seconds=waited,
+            wishes=(checkpoints.time_is_up(), requests.asked()),
         )
-        if not math.isfinite(loss):
-            raise StageFailed(f"the loss is {loss} at step {step + 1}", str(job.model), "lower the learning rate")
+        time_is_up, stop = seen.wishes
+        if not math.isfinite(seen.loss):
+            raise StageFailed(f"the loss is {seen.loss} at step {step + 1}", str(job.model), "lower the learning rate")
         if recorder is not None:
-            grad_norm = engine.get_global_grad_norm()
-            record = StepRecord(
-                step=step + 1,
-                loss=loss,
+            record = meter.record(
+                step + 1,
+                seen,
+                counts,
+                lengths,
                 learning_rate=rate,
-                grad_norm=None if grad_norm is None else float(grad_norm),
-                conversations=counts.conversations,
-                tokens=counts.tokens,
-                supervised_tokens=counts.supervised_tokens,
-                computed_tokens=counts.computed_tokens,
                 seconds=time.perf_counter() - started,
+                tokens_before=recorder.tokens,
             )
             recorder.add(record)
             if time.monotonic() - last_event > _SECONDS_BETWEEN_EVENTS or step + 1 == steps.total:
                 last_event = time.monotonic()
                 emit({"event": "step", "total": steps.total, **asdict(record)})
+        if held_out.due(step + 1, steps.total) and not stop:
+            look(step + 1)  # before the state is saved: what goes on from there has this behind it
         saved = (stop or (step + 1 < steps.total and (time_is_up or checkpoints.due(step + 1)))) and checkpoints.save(
             step + 1, recorder
         )
@@ -108,13 +141,11 @@ def train(job: TrainingJob, rank: int) -> None:
     export_checkpoint(engine, job, rank, loaded)
 
 
-def _optimizer_step(
-    engine: Any, batches: list[MicroBatch], rate: float, ranks: int, wishes: Callable[[], tuple[bool, bool]]
-) -> tuple[float, bool, bool]:
-    """One step over this rank's micro-batches: the loss over all ranks, and whether any of them has either wish."""
+def _optimizer_step(engine: Any, batches: list[MicroBatch], rate: float, ranks: int) -> torch.Tensor:
+    """One step over this rank's micro-batches; this rank's part of the loss."""
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
-    total = torch.zeros((), device=engine.device)
+    total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(batches):
         engine.set_gradient_accumulation_boundary(index + 1 == len(batches))
         loss = micro_batch_loss(engine, batch, engine.device)
@@ -122,7 +153,4 @@ def _optimizer_step(
         engine.backward(loss * ranks, scale_wrt_gas=False)
         engine.step()
         total += loss.detach()
-    shared = torch.stack([total, *total.new_tensor(wishes())])  # one collective for all of it
-    dist.all_reduce(shared)
-    loss_sum, first, second = shared.tolist()
-    return loss_sum, first > 0, second > 0
+    return total

@@ -55,6 +55,8 @@ class Profile:
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
         gpu_memory_share: share of GPU memory the generation engine may take.
+        gpu: what its GPUs are called, such as `NVIDIA H100 80GB HBM3`, and `gpu_memory_gib` what each has: for estimates
+            on a machine that has none.
         cpu_slots: stages that may run side by side on the CPU, and processes that tokenizing one large mixture may
             take; likewise gpu_slots and api_slots. A finetuning and an engine take all GPUs, so one GPU slot is right
             unless a profile gives them fewer ranks.
@@ -86,6 +88,8 @@ class Profile:
     threads_per_rank: int = 1
     engine_cache_gib: int = 1
     gpu_memory_share: float = 0.9
+    gpu: str = ""
+    gpu_memory_gib: float = 0.0
     cpu_slots: int = 2
     gpu_slots: int = 0
     api_slots: int = 8
@@ -116,6 +120,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "threads_per_rank": (1, None),
     "engine_cache_gib": (1, None),
     "gpu_memory_share": (0.05, 1.0),
+    "gpu_memory_gib": (0.0, None),
     "cpu_slots": (0, None),
     "gpu_slots": (0, None),
     "api_slots": (0, None),

@@ -18,7 +18,7 @@ from tasks.recover import RECOVER, RecoverParams
 from tasks.tabulate import TABULATE, TabulateParams, data_input
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
 from tulu_pipeline.artifacts.versions import VersionsLock
-from tulu_pipeline.models import llama
+from tulu_pipeline.models import llama, tulu
 from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import TableColumn, TableRow
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
@@ -55,8 +55,13 @@ def conversations_graph(experiment: Experiment, dataset: Dataset, tokenizer: Pre
 
 
 def every_artifact() -> list[Artifact]:
-    """The artifacts of all experiments of the project; what the versions lock covers."""
-    return [artifact for experiment in EXPERIMENTS.all() for artifact in graph_of(experiment)]
+    """The artifacts of all experiments of the project, and of a released diff; what the versions lock covers.
+
+    An experiment of the project can hold no release: it would have to name a commit.
+    """
+    experiments = EXPERIMENTS.all()
+    released = _Compiler(experiments[0]).already_tuned(tulu.FAMILY.releases[0].at("0" * 40))
+    return [artifact for graph in (*map(graph_of, experiments), Graph([released])) for artifact in graph]
 
 
 def versions_lock() -> VersionsLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +68,17 @@ class Done:
     published: Published | None = None
 
 
-def publish(asked: Publishing, progress: ReportProgress = no_progress) -> Done:
+def publish(
+    asked: Publishing,
+    progress: ReportProgress = no_progress,
+    on_licenses: Callable[[tuple[str, ...]], None] = lambda licenses: None,
+) -> Done:
     """Publish a finetuned checkpoint with its card.
+
+    Args:
+        asked: which, where to, how.
+        progress: bytes sent.
+        on_licenses: told the licenses of the parts before anything is sent.
 
     Raises:
         NotFound, BadInput: what is asked for cannot be published, or not under these licenses.
@@ -84,6 +94,7 @@ def publish(asked: Publishing, progress: ReportProgress = no_progress) -> Done:
     artifact, manifest = _finetuned(session, asked)
     card = _card(session, artifact, manifest, asked)
     _refuse_obstacles(card, asked)
+    on_licenses(card.licenses_of_all())
     session.store.verify(manifest)
     publication = hub.Publication(
         repo=asked.to,

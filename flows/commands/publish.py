@@ -57,9 +57,7 @@ def publish(
         store=store,
     )
     with Bars(open_console(stderr=True)) as bars, above(bars.console):
-        done = bring(asked, bars)
-        if not as_json:
-            print_licenses(tuple(sorted({each for part in done.licenses.values() for each in part})), bars.console)
+        done = bring(asked, bars, lambda licenses: print_licenses(licenses, bars.console))
     if as_json:
         print_json(_json(done))
     elif done.published is None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Fault:
         headers: sent with it.
         message: the server's words.
         after_bytes: of the body, read before it closes the connection.
+        after_seconds: it says nothing so long first.
         done: what was asked is done all the same; only the answer is lost.
         times: how often.
     """
@@ -45,6 +47,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "scripted"
     after_bytes: int = 0
+    after_seconds: float = 0.0
     done: bool = False
     times: int = 1
 
@@ -200,6 +203,7 @@ def _serve(hub: HubServer, handler: BaseHTTPRequestHandler) -> None:
     length = int(handler.headers.get("Content-Length") or 0)
     if fault is not None and not fault.status and not fault.done:
         handler.rfile.read(min(fault.after_bytes, length))
+        time.sleep(fault.after_seconds)
         handler.close_connection = True
         handler.connection.close()
         return

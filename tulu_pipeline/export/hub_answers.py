@@ -15,6 +15,7 @@ AGAIN = "run the same command again; what the hub has by then is not sent again"
 _TRIES = 4
 _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 120.0
+_TIMEOUT_SECONDS = 60.0  # in which a byte must come or go; the library itself would wait forever
 _WILL_PASS = frozenset({408, 412, 425, 429, 500, 502, 503, 504})  # 412: somebody else's commit came in between
 _LONGEST_ANSWER = 300
 T = TypeVar("T")
@@ -34,11 +35,13 @@ def patiently(ask: Callable[[], T], repo: str, where: str) -> T:
         StageFailed: any other refusal.
     """
     import httpx2
+    from huggingface_hub import get_session
     from huggingface_hub.errors import HfHubHTTPError
 
     failures = 0
     while True:
         try:
+            get_session().timeout = httpx2.Timeout(_TIMEOUT_SECONDS)
             return ask()
         except TuluError:
             raise

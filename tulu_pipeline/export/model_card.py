@@ -27,10 +27,10 @@ _COMPUTE: Mapping[str, tuple[str, str]] = {
     "seconds_training": ("seconds in steps", ",.0f"),
     "tokens_per_second": ("tokens per second", ",.0f"),
     "mfu": ("model FLOPs utilization", ".1%"),
-    "peak_memory_bytes": ("peak memory of a device, bytes", ",d"),
+    "memory_bytes": ("memory of the fullest rank, bytes", ",d"),
     "device": ("device", ""),
     "nodes": ("machines", ""),
-    "ranks": ("ranks (of each machine)", ""),
+    "ranks": ("ranks", ""),
     "zero_stage": ("ZeRO stage", ""),
     "layout": ("layout of a step", ""),
 }
@@ -116,6 +116,11 @@ class ModelCard:
         found = self.licenses if self.licenses is not None else tuple(stated)
         return base | {part.dataset: licenses for part, licenses in zip(self.facts.data, found, strict=True)}
 
+    def licenses_of_all(self) -> tuple[str, ...]:
+        """Each license once, sorted, the unknown last."""
+        found = {license_ for licenses in self.licenses_by_part().values() for license_ in licenses}
+        return tuple(sorted(found, key=lambda license_: (license_ == UNKNOWN, license_.casefold())))
+
 
 def render_model_card(card: ModelCard) -> str:
     """Markdown with the front matter that the hub reads; a function of its argument."""
@@ -156,9 +161,9 @@ def _front_matter(card: ModelCard) -> str:
 
 def _stated_license(card: ModelCard) -> dict[str, str]:
     """The license that was stated, else the one that all parts share, else that there are several."""
-    found = {license_ for licenses in card.licenses_by_part().values() for license_ in licenses}
+    found = card.licenses_of_all()
     if card.license or len(found) == 1:
-        license_ = card.license or found.pop()
+        license_ = card.license or found[0]
         id_ = hub_license(license_)
         return {"license": id_} if id_ != "other" else {"license": id_, "license_name": _slug(license_)}
     if not found:
@@ -182,7 +187,7 @@ def _adapter_tags(recipe: Recipe) -> list[str]:
 
 
 def _asks_for(card: ModelCard) -> str:
-    said = [f"{license_} ({meaning(license_)})" for license_ in _union(card)]
+    said = [f"{license_} ({meaning(license_)})" for license_ in card.licenses_of_all()]
     return "; ".join(said)
 
 
@@ -276,7 +281,7 @@ def _licenses(card: ModelCard) -> str:
     if not by_part:
         return "## Licenses\n\nThe training was not told the licenses of base model and data."
     rows = []
-    for license_ in _union(card):
+    for license_ in card.licenses_of_all():
         under = [part for part, licenses in by_part.items() if license_ in licenses]
         rows.append([license_, meaning(license_), ", ".join(under)])
     stated = f"Published under {card.license}. " if card.license else ""
@@ -285,11 +290,6 @@ def _licenses(card: ModelCard) -> str:
         f"derived from its data is disputed; what they ask for may bind whoever uses or passes on this one.\n\n"
     )
     return f"## Licenses\n\n{text}{table(['license', 'asks for', 'of'], rows)}"
-
-
-def _union(card: ModelCard) -> list[str]:
-    found = {license_ for licenses in card.licenses_by_part().values() for license_ in licenses}
-    return sorted(found, key=lambda license_: (license_ == UNKNOWN, license_.casefold()))
 
 
 def _meanings(licenses: Sequence[str]) -> str:
@@ -351,9 +351,9 @@ def _limits(card: ModelCard) -> str:
         _evaluated(card),
         "Nobody looked for overlap between its data and the benchmarks.",
     ]
-    if any("non-commercial" in f"{license_} {meaning(license_)}".lower() for license_ in _union(card)):
+    if any("non-commercial" in f"{license_} {meaning(license_)}".lower() for license_ in card.licenses_of_all()):
         lines.append("Parts of it are for non-commercial use only.")
-    if UNKNOWN in _union(card):
+    if UNKNOWN in card.licenses_of_all():
         lines.append("Some of its data is published without a license.")
     if not _languages(card):
         lines.append("Which languages it saw was not counted.")

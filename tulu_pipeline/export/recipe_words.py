@@ -34,10 +34,10 @@ def _weights(recipe: Recipe) -> str:
         return f"All weights were finetuned, computing in {recipe.dtype}."
     lora = recipe.lora
     where = f"the layers {', '.join(lora.target_modules)}" if lora.target_modules else "every linear layer but the head"
-    base = ", over frozen weights kept in 4-bit NormalFloat," if lora.quantization == "nf4" else ""
+    base = ", over frozen weights kept in 4-bit NormalFloat" if lora.quantization == "nf4" else ""
     return (
         f"Low-rank adapters of rank {lora.rank} (alpha {lora.alpha:g}, dropout {lora.dropout:g}) were trained on "
-        f"{where}{base} computing in {recipe.dtype}, and merged into the weights."
+        f"{where}{base}, computing in {recipe.dtype}, and merged into the weights."
     )
 
 
@@ -63,7 +63,7 @@ def _optimizer(recipe: Recipe) -> str:
 
 
 def _loss(recipe: Recipe) -> str:
-    return f"Learned from: {_LEARNED[recipe.loss_span]}."
+    return f"It learned from {_LEARNED[recipe.loss_span]}."
 
 
 def _plain(value: object) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -62,16 +64,16 @@ def write_arithmetic(folder: Path, model: Path) -> Path:
     return folder
 
 
-def without_compiler(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[pytest.MonkeyPatch]:
+@contextmanager
+def without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """While the block runs PATH leads to an empty folder: no compiler, no ninja."""
-    context = pytest.MonkeyPatch.context()
-    patch = context.__enter__()
-    patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
-    patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
-    # Ten processes import the same libraries: compile those once, whatever the environment says.
-    patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("pycache")))
-    patch.setenv("PYTHONDONTWRITEBYTECODE", "")
-    return context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
+        # Ten processes import the same libraries: compile those once, whatever the environment says.
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("pycache")))
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "")
+        yield
 
 
 def train(folder: Path, model: Path, tokens: Path, profile: Profile, **changes: Any) -> dict[str, Any]:
@@ -88,24 +90,47 @@ def train(folder: Path, model: Path, tokens: Path, profile: Profile, **changes: 
     )
 
 
-def start_training(
+def start_run(
     folder: Path, model: Path, tokens: Path, profile: Profile, *, before: tuple[str, ...] = (), **changes: Any
 ) -> subprocess.Popen[str]:
-    """`train` in a process of its own, which can be killed.
+    """`train` as the one stage of a run in a process of its own, which takes signals as `tulu run` does.
+
+    Its exit code is 0, 1 where the training failed, 143 after SIGTERM. What it logs goes to `folder / "output"`, the
+    metrics to `folder / "metrics.json"`.
 
     Args:
         folder, model, tokens, profile, changes: of `train`.
         before: words before the command, to run it in another namespace.
     """
     script = f"""
-import sys
+import json, logging, sys
 from pathlib import Path
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
+from toy_graph import Workshop
 from training_runs import *
-from tulu_pipeline.specs.recipe import Lora
-train(Path({str(folder)!r}), Path({str(model)!r}), Path({str(tokens)!r}), {profile!r}, **{changes!r})
+from tulu_pipeline.artifacts.interrupts import Terminated, listen
+from tulu_pipeline.artifacts.run import local_threads, run
+
+folder = Path({str(folder)!r})
+def stage(job):
+    metrics = train(folder, Path({str(model)!r}), Path({str(tokens)!r}), {profile!r}, **{changes!r})
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+logging.basicConfig(level=logging.INFO)
+shop = Workshop(folder / "shop")
+shop.acts = {{"write[a]": stage}}
+listen()
+try:
+    with local_threads() as submit:
+        result = run(shop.plan(shop.node("write", "a")), shop.store, shop.ctx, experiment="toy", submit=submit)
+except Terminated:
+    sys.exit(143)
+for failure in result.failed:
+    print(failure.error)
+sys.exit(bool(result.failed))
 """
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "shop", ignore_errors=True)
     with (folder / "output").open("w") as output:
         return subprocess.Popen(
             [*before, sys.executable, "-c", script], stdout=output, stderr=output, env=dict(os.environ), text=True
@@ -120,3 +145,20 @@ def steps_of(folder: Path) -> list[StepRecord]:
 def losses_of(folder: Path) -> list[tuple[float, float | None]]:
     """Loss and norm of the gradients of each step."""
     return [(step.loss, step.grad_norm) for step in steps_of(folder)]
+
+
+def states_of(folder: Path) -> list[str]:
+    """Names of what is in the folder of saved states."""
+    return sorted(path.name for path in (folder / "work" / "state").glob("*"))
+
+
+def rank_pid(folder: Path, rank: int) -> int:
+    """The process of a rank of the training in `folder`."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            variables = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+            here = any(str(folder) in word for word in words)
+            if here and f"RANK={rank}" in variables and words[1:4] == ["-u", "-m", "tulu_pipeline.training.worker"]:
+                return int(entry.name)
+    raise AssertionError(f"no rank {rank} of {folder} is running")

@@ -15,7 +15,7 @@ from deepspeed.checkpoint import ds_to_universal
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.state import TAG, commit_state, new_unfinished_folder, state_identity
+from tulu_pipeline.training.state import TAG, SavedState, commit_state, new_unfinished_folder, state_identity
 
 _MODEL_FILE = "mp_rank_00_model_states.pt"  # of ZeRO 1 and 2
 _MODEL_FILE_3 = "zero_pp_rank_0_mp_rank_00_model_states.pt"
@@ -24,31 +24,28 @@ _MODEL_FILE_3 = "zero_pp_rank_0_mp_rank_00_model_states.pt"
 def convert_saved_state(job: TrainingJob, rank: int) -> None:
     """Give the state that the job goes on from the universal form, where it must have it; all ranks call this.
 
-    The first rank converts it, file by file: it holds one rank's part of the state at a time. The state as it was saved
-    stays until the next one is.
+    The state as it was saved stays until the next one is.
     """
-    source = job.resume
-    if source is None or not source.convert:
+    state = job.resume
+    if state is None or not state.convert:
         return
     if rank == 0:
-        started, wrote = time.perf_counter(), source.identity
+        wrote = state.identity
         text = f"converting the saved state from {_layout(wrote.ranks, wrote.zero_stage)} to "
         emit({"event": "note", "text": text + _layout(job.ranks, job.profile.zero_stage)})
-        folder = new_unfinished_folder(source.loaded_from)
-        _convert(source.folder / TAG, folder / TAG)
-        commit_state(source.loaded_from, wrote)
+        started = time.perf_counter()
+        convert_state(state)
         emit({"event": "converted", "seconds": time.perf_counter() - started})
     dist.barrier()
 
 
-def _layout(ranks: int, zero_stage: int) -> str:
-    return f"{ranks} rank{'s' * (ranks > 1)} of ZeRO-{zero_stage}"
-
-
-def _convert(source: Path, out: Path) -> None:
+def convert_state(state: SavedState) -> None:
+    """Write the universal form of a state beside it, file by file: one rank's part is in memory at a time."""
+    final = state.loaded_from
+    out = new_unfinished_folder(final) / TAG
     ds_to_universal.main(
         argparse.Namespace(
-            input_folder=str(source),
+            input_folder=str(state.folder / TAG),
             output_folder=str(out),
             num_extract_workers=1,
             num_merge_workers=1,
@@ -62,6 +59,11 @@ def _convert(source: Path, out: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    commit_state(final, state.identity)
+
+
+def _layout(ranks: int, zero_stage: int) -> str:
+    return f"{ranks} rank{'s' * (ranks > 1)} of ZeRO-{zero_stage}"
 
 
 def _speak_for_all_stages(out: Path) -> None:

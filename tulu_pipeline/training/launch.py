@@ -32,13 +32,12 @@ from tulu_pipeline.training.record import (
     read_steps,
 )
 from tulu_pipeline.training.state import newest_state, state_identity
-from tulu_pipeline.training.summary import record_metrics, step_note
+from tulu_pipeline.training.summary import TRAINING_FILE, record_metrics, step_note
 from tulu_pipeline.training.trackers import TRACKING_LOG, Ending, Trackers, keep_offline_runs
 from tulu_pipeline.training.zero import deepspeed_config
 
 log = logging.getLogger(__name__)
 
-TRAINING_FILE = "training.json"
 _LOG_FILE = "train.log"
 
 
@@ -156,7 +155,7 @@ class _Follower:
     interrupted: str = ""
     failure: str = ""
     gone: int | None = None
-    saves_failed: int = 0
+    saves_failed: set[int] = field(default_factory=set)
     seconds_loading_state: float = 0.0
     reached: tuple[int, int] = (0, 0)  # step, total
     fix: str = ""
@@ -197,8 +196,8 @@ class _Follower:
         elif kind == "converted":
             self.seconds_loading_state += event["seconds"]
         elif kind == "save_failed":
-            self.saves_failed += 1
-            self.note(f"rank {event['rank']} could not save step {event['step']}: {event['error']}: going on unsaved")
+            self.saves_failed.add(event["step"])
+            self.note(f"step {event['step']} is not saved, going on: rank {event['rank']}: {event['error']}")
         elif kind == "interrupted":
             self.interrupted = f"interrupted after step {event['step']}" + ("" if event["saved"] else ", NOT saved")
             log.warning("%s: %s; the same command goes on", self.name, self.interrupted)
@@ -255,7 +254,7 @@ def _metrics(profile: Profile, resume_step: int, follower: _Follower, trackers: 
         "seconds_starting": follower.ready_seconds,
         "seconds_loading_state": follower.seconds_loading_state,
         "resumed_from_step": resume_step,
-        "saves_failed": follower.saves_failed,
+        "saves_failed": len(follower.saves_failed),
         "ranks": profile.ranks * profile.nodes,
         "nodes": profile.nodes,
         "zero_stage": profile.zero_stage,

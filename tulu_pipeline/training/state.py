@@ -70,27 +70,24 @@ def state_identity(ranks: int, zero_stage: int) -> StateIdentity:
 def newest_state(work: Path, wanted: StateIdentity) -> tuple[SavedState | None, list[str]]:
     """The newest state that `wanted` can go on from, None where there is none; and why newer ones were left out."""
     left_out = []
+    convertible: SavedState | None = None
     for step, universal, folder in _states(work.absolute()):
+        if convertible is not None and step < convertible.step:
+            break
         try:
             identity = _identity_of(folder)
         except (OSError, ValueError, TypeError) as error:
             left_out.append(f"the saved state `{folder.name}` is damaged: {error}")
             continue
-        other = _other_releases(identity, wanted)
-        if other:
-            left_out.append(f"the saved state `{folder.name}` is of {', '.join(other)}")
+        if reason := _why_not(identity, wanted):
+            left_out.append(f"the saved state `{folder.name}` {reason}")
             continue
-        as_it_is = universal or _same_layout(identity, wanted)
-        stages = {identity.zero_stage, wanted.zero_stage}
-        if not (as_it_is or stages <= set(_CONVERTIBLE_STAGES)) or (universal and 0 in stages):
-            left_out.append(
-                f"the saved state `{folder.name}` is of ZeRO stage {identity.zero_stage} with {identity.ranks} ranks; "
-                f"stage {wanted.zero_stage} with {wanted.ranks} cannot go on from it"
-            )
-            continue
-        found = SavedState(step=step, folder=folder, identity=identity, universal=universal, convert=not as_it_is)
-        return found, left_out
-    return None, left_out
+        convert = not universal and not _same_layout(identity, wanted)
+        found = SavedState(step=step, folder=folder, identity=identity, universal=universal, convert=convert)
+        if not convert:
+            return found, left_out
+        convertible = found  # unless it was converted before
+    return convertible, left_out
 
 
 def state_folder(work: Path, step: int, *, universal: bool = False) -> Path:
@@ -167,13 +164,19 @@ def _identity_of(folder: Path) -> StateIdentity:
     return StateIdentity(**described)
 
 
-def _other_releases(identity: StateIdentity, wanted: StateIdentity) -> list[str]:
+def _why_not(identity: StateIdentity, wanted: StateIdentity) -> str:
+    """Why `wanted` cannot go on from it, not even converted; "" where it can."""
     found, expected = asdict(identity), asdict(wanted)
-    return [
+    other = [
         f"{key} {found[key]} instead of {expected[key]}"
         for key in ("torch", "deepspeed", "schema_version")
         if found[key] != expected[key]
     ]
+    if other:
+        return f"is of {', '.join(other)}"
+    if _same_layout(identity, wanted) or {identity.zero_stage, wanted.zero_stage} <= set(_CONVERTIBLE_STAGES):
+        return ""
+    return f"is of ZeRO stage {identity.zero_stage}, from which stage {wanted.zero_stage} cannot go on"
 
 
 def _same_layout(identity: StateIdentity, wanted: StateIdentity) -> bool:

@@ -128,7 +128,7 @@ def slurm_allocation() -> SlurmAllocation | None:
 
 
 # What steers libraries on every node alike. No credentials: those are each machine's own.
-_SHARED_VARIABLES = ("NCCL_", "UCX_", "FI_", "GLOO_", "TORCH_", "PYTHON", "CUDA_DEVICE_ORDER")
+_SHARED_VARIABLES = ("NCCL_", "UCX_", "FI_", "GLOO_", "TORCH_", "PYTHON", "CUDA_DEVICE_ORDER", "LD_LIBRARY_PATH")
 
 
 def environment_for_nodes() -> dict[str, str]:

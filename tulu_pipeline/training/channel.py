@@ -90,10 +90,16 @@ class Report(_Message):
 
 
 class Ended(_Message):
-    """The node's ranks have ended; `failure` is empty where they did what they should."""
+    """The node's ranks have ended.
+
+    Attributes:
+        failure: empty where they did what they should.
+        code: of what started them, where that ended with one.
+    """
 
     kind: Literal["ended"] = "ended"
     failure: str
+    code: int | None
 
 
 class Stop(_Message):

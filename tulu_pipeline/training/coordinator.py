@@ -37,6 +37,7 @@ from tulu_pipeline.training.channel import (
     Stop,
     Task,
 )
+from tulu_pipeline.training.exits import how_it_ended
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.launchers import (
     chosen_hosts,
@@ -61,6 +62,7 @@ class _Member:
     hello: Hello | None = None
     seen: bool = False
     ended: bool = False
+    gone: int | None = None  # a rank that the others on its machine no longer see
 
     @property
     def name(self) -> str:
@@ -93,7 +95,8 @@ class _Failure:
     rank: int | None = None
 
 
-_Word = tuple[_Member | None, Message | None]  # None of a member: its connection is gone; of nobody: end it all
+# None as a member's message: its connection is gone; from nobody: this process was asked to end.
+_Word = tuple[_Member | None, Message | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,12 +127,13 @@ class Coordinator:
         (self.job.work / NODES_FOLDER).mkdir(parents=True)
         names = _node_names(profile)
         host, port = rendezvous(profile)
-        with _listen(port, profile) as listener:
+        address = host or own_address([name for name in names if name != socket.gethostname()])
+        with _listen(address, port, profile) as listener:
             port = listener.getsockname()[1]
-            address = host or own_address([name for name in names if name != socket.gethostname()])
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             self._starters = self._start_nodes(address, port)
             members = self._gather(names, address, port)
+            listener.shutdown(socket.SHUT_RDWR)  # who comes now finds nobody, and may wait for the next finetuning
         if members is None:
             return 128 + signal.SIGTERM
         self._begin(members, address)
@@ -148,7 +152,7 @@ class Coordinator:
                 for index, host in enumerate(chosen_hosts(profile))
             ]
         if profile.launcher == "slurm":
-            command = node_command(address, port)
+            command = node_command(address, port, slurm=True)
             return [self._starter("srun", srun_command(profile.nodes, command, profile.launcher_arguments))]
         return [self._starter("here", node_command(address, port, name=socket.gethostname(), index=0))]
 
@@ -162,7 +166,7 @@ class Coordinator:
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # closed: all are there
+            except OSError:  # shut down: all are there
                 return
             member = _Member(channel=Channel(connection))
             threading.Thread(target=self._listen_to, args=(member,), daemon=True).start()
@@ -181,7 +185,8 @@ class Coordinator:
         while True:
             there = [member for member in self._members if member.seen]
             if len(there) == wanted:
-                return sorted(there, key=_order)
+                self._members.sort(key=_order)
+                return self._members
             if told != len(there):
                 told = len(there)
                 self._tell_who_is_waited_for(there, address, port)
@@ -226,7 +231,7 @@ class Coordinator:
         wanted = self.job.profile
         taken = {other.hello.index for other in self._members if other.hello} - {None}
         if len(self._members) >= wanted.nodes or hello.index in taken:
-            member.channel.close()  # one too many: it may wait for the next finetuning
+            member.channel.close()  # one too many
             return
         for package, here in versions().items():
             there = hello.versions.get(package)
@@ -288,8 +293,7 @@ class Coordinator:
             )
 
     def _follow(self, members: Sequence[_Member]) -> int:
-        code, give_up = 0, float("inf")
-        stop_at = float("inf")
+        give_up = stop_at = float("inf")
         while not all(member.ended for member in members) and time.monotonic() < give_up:
             try:
                 speaker, message = self._words.get(timeout=_PAUSE_SECONDS)
@@ -297,7 +301,7 @@ class Coordinator:
                 speaker = message = None
             else:
                 if speaker is None:
-                    code, stop_at = 128 + signal.SIGTERM, time.monotonic()
+                    self.job.stop_file.touch()  # the ranks save and end; who does not wait for them kills
                 elif speaker in members:
                     self._hear(speaker, message)
             if self._failures and stop_at == float("inf"):
@@ -311,16 +315,18 @@ class Coordinator:
             member.channel.close()
         for starter in self._starters:
             _end(starter.process)
-        if self._failures and code == 0:
-            root = _root_cause(self._failures)
-            emit({"event": "failed", "rank": root.rank, "node": root.node, "error": root.error})
-            return 1
-        return code
+        if not self._failures:
+            return 0
+        root = _root_cause(self._failures)
+        emit({"event": "failed", "rank": root.rank, "node": root.node, "error": root.error})
+        return 1
 
     def _hear(self, member: _Member, message: Message | None) -> None:
         if isinstance(message, Report):
             event: dict[str, Any] = message.event
-            if event.get("event") == "failed":
+            if event.get("event") == "gone":
+                member.gone = event["rank"]
+            elif event.get("event") == "failed":
                 self._failures.append(
                     _Failure(cause="told", node=member.name, error=str(event["error"]), rank=event["rank"])
                 )
@@ -329,13 +335,22 @@ class Coordinator:
         elif isinstance(message, Ended):
             member.ended = True
             if message.failure:
-                error = f"the ranks on {member.name} ended: {message.failure}"
-                self._failures.append(_Failure(cause="ended", node=member.name, error=error))
+                self._failures.append(
+                    _Failure(cause="ended", node=member.name, error=self._how_it_ended(member, message))
+                )
         elif message is None and not member.ended:
             member.ended = True
             self._failures.append(
                 _Failure(cause="lost", node=member.name, error=f"the node {member.name} is gone: its connection ended")
             )
+
+    def _how_it_ended(self, member: _Member, ended: Ended) -> str:
+        profile, rank = self.job.profile, member.gone
+        if rank is None and profile.ranks == 1 and profile.launcher != "torchrun":  # which gives ranks in its own order
+            rank = self._members.index(member)
+        if rank is None or ended.code is None:
+            return f"the ranks on {member.name} ended: {ended.failure}"
+        return f"{how_it_ended(rank, ended.code)}; it was on {member.name}"
 
 
 def main() -> None:
@@ -374,9 +389,9 @@ def _node_names(profile: Profile) -> list[str]:
     return []
 
 
-def _listen(port: int, profile: Profile) -> socket.socket:
+def _listen(address: str, port: int, profile: Profile) -> socket.socket:
     try:
-        return socket.create_server(("", port))
+        return socket.create_server(("", port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
     except OSError as error:
         raise BadInput(
             f"port {port} cannot be listened at: {error.strerror}",

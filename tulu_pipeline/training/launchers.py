@@ -143,10 +143,22 @@ def torchrun_command(
     ]
 
 
-def node_command(address: str, port: int, *, name: str = "", index: int | None = None) -> list[str]:
-    """The process of one node, which asks for its task at that address."""
+def node_command(
+    address: str, port: int, *, name: str = "", index: int | None = None, slurm: bool = False
+) -> list[str]:
+    """The process of one node, which asks for its task at that address.
+
+    Args:
+        address: where the run's coordinator listens.
+        port: likewise.
+        name: what the node is called in logs and errors; "" for its host name.
+        index: its place among the nodes; None where all places are alike.
+        slurm: `srun` starts it, and says both.
+    """
     command = [sys.executable, "-u", "-m", _NODE, _endpoint(address, port)]
-    return command + (["--name", name] if name else []) + ([] if index is None else ["--index", str(index)])
+    command += ["--name", name] if name else []
+    command += [] if index is None else ["--index", str(index)]
+    return command + (["--slurm"] if slurm else [])
 
 
 def ssh_command(host: str, command: Sequence[str], arguments: str) -> list[str]:

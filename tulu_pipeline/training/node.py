@@ -26,7 +26,7 @@ from tulu_pipeline.artifacts.children import end_all_children, run_child, superv
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed, TuluError, Unreachable
 from tulu_pipeline.profile import count_gpus
-from tulu_pipeline.settings import read_settings, slurm_allocation
+from tulu_pipeline.settings import child_environment, read_settings, slurm_allocation
 from tulu_pipeline.training.channel import Channel, Ended, Hello, Refused, Report, Seen, Start, Stop, Task
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.launchers import (
@@ -62,8 +62,10 @@ def join(address: str, port: int, *, name: str, wait_seconds: float) -> None:
     since, took_part = time.monotonic(), False
     while True:
         command = node_command(address, port, name=name)
-        with supervised(command, stdout=sys.stderr.buffer, stderr=sys.stderr.buffer) as process:
-            code = process.wait()
+        code = _NOBODY
+        if _is_there(address, port):
+            with supervised(command, stdout=sys.stderr.buffer, stderr=sys.stderr.buffer) as process:
+                code = process.wait()
         if code in (0, _RUN_ENDED):
             since, took_part = time.monotonic(), True
         elif code != _NOBODY:
@@ -75,6 +77,12 @@ def join(address: str, port: int, *, name: str, wait_seconds: float) -> None:
                 f"no finetuning for {wait_seconds:.0f} s", f"{address}:{port}", "start `tulu run` on the first node"
             )
         time.sleep(_RETRY_SECONDS)
+
+
+def _is_there(address: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=_CONNECT_SECONDS):
+        return True
+    return False
 
 
 def versions() -> dict[str, str]:
@@ -93,11 +101,12 @@ def main() -> None:
     parser.add_argument("endpoint")
     parser.add_argument("--name", default="")
     parser.add_argument("--index", type=int)
+    parser.add_argument("--slurm", action="store_true")  # name and index are those of this task of srun
     arguments = parser.parse_args()
     address, port = split_endpoint(arguments.endpoint, "node")
-    slurm = slurm_allocation()
     index, name = arguments.index, arguments.name or socket.gethostname()
-    if slurm is not None and slurm.task is not None and not arguments.name:
+    slurm = slurm_allocation() if arguments.slurm else None
+    if slurm is not None:
         index, name = slurm.task, slurm.node or name
     try:
         connection = socket.create_connection((address, port), timeout=_CONNECT_SECONDS)
@@ -110,13 +119,13 @@ def main() -> None:
 class _Node:
     def __init__(self, channel: Channel, name: str, index: int | None) -> None:
         self._channel, self._name, self._index = channel, name, index
-        self._job_file = Path()
+        self._job_file = self._stop_file = Path()
         self._running: threading.Thread | None = None
 
     def serve(self) -> int:
         """Answer the coordinator until it has ended; the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop())
+            signal.signal(number, lambda *_: self._ask_to_stop())
         self._channel.send(
             Hello(node=self._name, index=self._index, versions=versions(), gpus=count_gpus(), port=_free_port())
         )
@@ -151,13 +160,14 @@ class _Node:
         for path in (job.model, *(folder for folder, _ in job.tokens), job.work, job.out):
             if not path.exists():
                 raise StageFailed(f"{self._name} does not see {path}", self._name, _SHARE)
-        self._job_file = task.job_file
+        self._job_file, self._stop_file = task.job_file, job.stop_file
+        sys.stderr.write(f"{self._name}: taking part in {job.work}\n")
         self._channel.send(Seen(digest=digest))
 
     def _run(self, start: Start) -> None:
         job = TrainingJob.model_validate_json(self._job_file.read_text())
         profile, own = job.profile, self._channel.own_address
-        failure = ""
+        failure, code = "", None
         try:
             if profile.launcher == "torchrun":
                 command = torchrun_command(
@@ -182,18 +192,29 @@ class _Node:
                 command,
                 ctx=RunContext(profile=profile, settings=read_settings()),
                 log=job.work / NODES_FOLDER / f"{start.index}-{self._name}.log",
-                env=start.environment | rank_environment(profile, _interface_of(own)),
+                env=start.environment | rank_environment(profile, _interface_of(own)) | {"PATH": _path()},
                 on_event=lambda event: self._channel.send(Report(event=event)),
             )
         except TuluError as error:
-            failure = error.what
-        self._channel.send(Ended(failure=failure))
+            failure, code = error.what, getattr(error.__cause__, "returncode", None)
+        self._channel.send(Ended(failure=failure, code=code))
+
+    def _ask_to_stop(self) -> None:
+        """The batch system is about to take this machine: all ranks, on every node, save and end."""
+        if self._running is None:
+            os._exit(_RUN_ENDED)
+        self._stop_file.touch()
 
     def _stop(self) -> None:
         """End the ranks with a grace; the coordinator is told of their end."""
         if self._running is None:
             os._exit(_RUN_ENDED)
         end_all_children()
+
+
+def _path() -> str:
+    """Where programs are looked for: beside this Python first, which a login by ssh knows nothing of."""
+    return f"{Path(sys.executable).parent}:{child_environment().get('PATH', '')}"
 
 
 def _free_port() -> int:

@@ -15,7 +15,7 @@ from flows.graph_data import DataGraph
 from flows.model_facts import model_facts
 from tasks.finetune import FINETUNE, FinetuneParams
 from tasks.recover import RECOVER, RecoverParams
-from tasks.tabulate import TABULATE, TabulateParams, data_input
+from tasks.tabulate import TABULATE, TabulateParams, data_input, training_input
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
 from tulu_pipeline.artifacts.versions import VersionsLock
 from tulu_pipeline.models import llama, tulu
@@ -91,7 +91,9 @@ class _Compiler:
                 rows.append(TableRow(name=name, label=label, base_model=model.name, mixture=mixture.name))
                 checkpoint = self.finetuned(model, base, mixture)
                 template = self.experiment.recipe_for(model, mixture).template
-                inputs |= self.answers.evaluated(name, checkpoint, model.tokenizer, tuned=True, template=template)
+                asked = self.answers.evaluated(name, checkpoint, model.tokenizer, tuned=True, template=template)
+                # A model that is asked nothing is not trained for the sake of its curves.
+                inputs |= asked | ({training_input(name): checkpoint} if asked else {})
         # The table brings rows of one base model together: these follow what was trained here.
         for tuned in self.experiment.tuned_models:
             rows.append(

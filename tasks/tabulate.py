@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tulu_pipeline.artifacts.canonical import added_field
-from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.artifacts.stage import AUX, Job, Metrics, RunContext, Stage
 from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import AverageRule, TableColumn, TableRow
+
+if TYPE_CHECKING:
+    from tulu_pipeline.reporting.trainings import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabulateParams:
     """What the table shows; its inputs are `score:<row>/<metric>` and `completions:<row>/<metric>`.
+
+    Of the rows that were trained here `training:<row>` is the checkpoint: beside it lies the record of its training.
 
     Attributes:
         title: of the table.
@@ -42,12 +49,14 @@ def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
     """Writes the report, and beside it, each where there is something to show, the two tables.
 
     table.md, table.csv, table.json and figure.png where there are models and metrics; data_table.md, data_table.csv,
-    data_table.json and lengths.png where there are datasets; report/ with both.
+    data_table.json and lengths.png where there are datasets; training.md and training.csv where there are trainings;
+    report/ with all of them.
     """
     params = job.params
     metrics: dict[str, Any] = {}
     if _has_results(params) or not params.data:
         metrics |= _results(job, ctx)
+        _trainings(job)
     if params.data:
         metrics |= _data(job)
     return metrics
@@ -90,9 +99,57 @@ def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
         for (row, metric), folder in folders.items()
         if folder is not None
     )
-    write_report(table, cells, job.out / "report", data=bool(params.data))
+    trained = any(training_input(row.name) in job.inputs for row in params.rows)
+    write_report(table, cells, job.out / "report", data=bool(params.data), training=trained)
     missing = table.missing()
     return {"cells": len(params.rows) * len(params.columns), "missing": len(missing), "missing_cells": list(missing)}
+
+
+def _trainings(job: Job[TabulateParams]) -> None:
+    from tulu_pipeline.reporting.training_page import write_training_page
+    from tulu_pipeline.reporting.trainings import trainings_to_csv, trainings_to_markdown
+
+    rows = [row for row in job.params.rows if training_input(row.name) in job.inputs]
+    trainings = [_training(row, job.inputs[training_input(row.name)]) for row in rows]
+    if trainings:
+        title = job.params.title
+        (job.out / "training.md").write_text(trainings_to_markdown(title, trainings), encoding="utf-8")
+        (job.out / "training.csv").write_text(trainings_to_csv(trainings), encoding="utf-8")
+        write_training_page(title, trainings, job.out / "report", data=bool(job.params.data))
+
+
+def _training(row: TableRow, checkpoint: Path | None) -> Training:
+    """What lies beside a checkpoint; of one that says less, less."""
+    from tulu_pipeline.reporting.records import sha256_file
+    from tulu_pipeline.reporting.trainings import Cost, Training
+    from tulu_pipeline.training.record import HELD_OUT_FILE, STEPS_FILE, read_held_out, read_steps
+    from tulu_pipeline.training.summary import TRAINING_FILE, record_metrics
+
+    if checkpoint is None:
+        return Training(row=row, cost=None)
+    aux = checkpoint / AUX
+    steps, looks = list(read_steps(aux / STEPS_FILE)), list(read_held_out(aux / HELD_OUT_FILE))
+    told = json.loads((aux / TRAINING_FILE).read_text()) if (aux / TRAINING_FILE).exists() else {}
+    known = (record_metrics(steps, looks) if steps else {}) | told
+    names = {each.name for each in fields(Cost)}
+    cost = {name: value for name, value in known.items() if name in names}
+    if "ranks" in known:
+        cost["ranks"] = known["ranks"] * known.get("nodes", 1)
+    files = (STEPS_FILE, HELD_OUT_FILE, TRAINING_FILE)
+    return Training(
+        row=row,
+        cost=Cost(**cost | {"seconds": known.get("seconds_training")}),
+        curves={
+            "loss": [(step.step, step.loss) for step in steps],
+            "held_out_loss": [(look.step, look.loss) for look in looks],
+            "grad_norm": [(step.step, step.grad_norm) for step in steps if step.grad_norm is not None],
+            "learning_rate": [(step.step, step.learning_rate) for step in steps],
+            "tokens_per_second": [(step.step, step.tokens / step.seconds) for step in steps],
+        },
+        notes=known.get("notes", ()),
+        addresses=known.get("tracked_at", ()),
+        provenance={file: sha256_file(aux / file) for file in files if (aux / file).exists()},
+    )
 
 
 def _data(job: Job[TabulateParams]) -> dict[str, Any]:
@@ -135,6 +192,11 @@ def completions_input(row: str, metric: str) -> str:
     return f"completions:{row}/{metric}"
 
 
+def training_input(row: str) -> str:
+    """Name of the input with the checkpoint of a row that was trained here, and the record of its training."""
+    return f"training:{row}"
+
+
 def data_input(name: str) -> str:
     """Name of the input with the statistics of a dataset."""
     return f"data:{name}"
@@ -142,7 +204,7 @@ def data_input(name: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=4,
+    version=5,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

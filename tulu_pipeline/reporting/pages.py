@@ -15,17 +15,19 @@ DATA = "data"
 INDEX = "index.html"
 RESULTS_PAGE = "results.html"
 DATA_PAGE = "data.html"
+TRAINING_PAGE = "training.html"
 _STATIC = Path(__file__).with_name("static")
-_PAGES = (RESULTS_PAGE, DATA_PAGE)
+_PAGES = (RESULTS_PAGE, DATA_PAGE, TRAINING_PAGE)
 
 
-def copy_viewer(folder: Path, *, results: bool, data: bool) -> None:
+def copy_viewer(folder: Path, *, results: bool, data: bool, training: bool = False) -> None:
     """Copies the viewer's files; the index is the page of the results, or the page of the data where it stands alone.
 
     Args:
         folder: the report's; made if it is not there.
         results: there is a table of results.
         data: there is a table of the data.
+        training: there are trainings.
     """
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     for file in sorted(_STATIC.iterdir()):
@@ -34,6 +36,8 @@ def copy_viewer(folder: Path, *, results: bool, data: bool) -> None:
     (folder / INDEX).write_bytes((_STATIC / (RESULTS_PAGE if results else DATA_PAGE)).read_bytes())
     if results and data:
         (folder / DATA_PAGE).write_bytes((_STATIC / DATA_PAGE).read_bytes())
+    if training:
+        (folder / TRAINING_PAGE).write_bytes((_STATIC / TRAINING_PAGE).read_bytes())
 
 
 def script(function: str, *arguments: object) -> str:

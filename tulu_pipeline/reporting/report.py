@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.reporting.pages import DATA, DATA_PAGE, copy_viewer, script, slug
+from tulu_pipeline.reporting.pages import DATA, DATA_PAGE, TRAINING_PAGE, copy_viewer, script, slug
 from tulu_pipeline.reporting.records import COMPLETIONS, ITEMS, read_completions, read_items, sha256_file
 from tulu_pipeline.reporting.table import Table, to_json
 from tulu_pipeline.reporting.text import legend
@@ -52,7 +52,9 @@ def read_cell(row: str, metric: str, *, scores: Path, completions: Path | None) 
     return CellItems(row=row, metric=metric, items=read_items(scores), completions=by_id, provenance=provenance)
 
 
-def write_report(table: Table, cells: Iterable[CellItems], folder: Path, *, data: bool = False) -> None:
+def write_report(
+    table: Table, cells: Iterable[CellItems], folder: Path, *, data: bool = False, training: bool = False
+) -> None:
     """Writes the report; `cells` is consumed one by one, so that one cell's items are in memory at a time.
 
     Args:
@@ -60,6 +62,7 @@ def write_report(table: Table, cells: Iterable[CellItems], folder: Path, *, data
         cells: what its cells open.
         folder: of the report.
         data: whether there is a page of the data to lead to.
+        training: whether there is one of the trainings.
     """
     copy_viewer(folder, results=True, data=data)
     slugs: dict[str, str] = {}
@@ -77,6 +80,7 @@ def write_report(table: Table, cells: Iterable[CellItems], folder: Path, *, data
         "cells": slugs,
         "provenance": provenance,
         "data_page": DATA_PAGE if data else "",
+        "training_page": TRAINING_PAGE if training else "",
     }
     (folder / DATA / "table.js").write_text(script("table", document), encoding="ascii")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tulu_pipeline.training.record import HeldOutRecord, StepRecord
 
+TRAINING_FILE = "training.json"
 _WAITING_IS_SHOWN_FROM = 0.01
 
 

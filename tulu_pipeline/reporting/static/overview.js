@@ -12,6 +12,7 @@ report.overview = (() => {
       el("header", { class: "masthead" },
         el("h1", {}, table.title),
         el("div", { class: "tools" }, report.data.data_page ? el("a", { href: report.data.data_page, class: "tab" }, "the data →") : "",
+          report.data.training_page ? el("a", { href: report.data.training_page, class: "tab" }, "the training →") : "",
           el("span", { class: "label" }, "scored as"), report.scorerSwitch() || table.scorers[0])),
       el("div", { class: "scroll" }, grid(table)),
       key(),

@@ -12,6 +12,7 @@ const report = (() => {
   const self = {
     data: null,
     about: null,
+    trained: null,
     state,
 
     // Called by data/table.js.
@@ -40,6 +41,11 @@ const report = (() => {
     // Called by data/datasets.js.
     datasets(document) {
       self.about = document;
+    },
+
+    // Called by data/trainings.js.
+    trainings(document) {
+      self.trained = document;
     },
 
     // Called by data/shown/<dataset>.js.

@@ -56,7 +56,7 @@ def test_each_training_has_a_line_and_one_that_is_missing_says_so(page: dict[str
     ]  # fmt: skip
     cells = dict(zip(page["headings"], page["lines"][0]["cells"], strict=True))
     assert cells["Steps"] == f"{STEPS}"
-    assert cells["Ranks"] == "8", "four on each of two nodes"
+    assert cells["Hardware"] == "8 × AMD EPYC", "four on each of two nodes"
     assert (cells["Tokens/s"], cells["Time"], cells["Memory"]) == ("16,000", "1.3 min", "1.5 GiB")
     assert cells["Held-out loss"] == "7.500 → 0.501"
     assert "MFU" not in cells, "nobody measured it"
@@ -65,7 +65,7 @@ def test_each_training_has_a_line_and_one_that_is_missing_says_so(page: dict[str
 def test_a_record_of_an_older_release_shows_what_it_has(page: dict[str, Any]) -> None:
     line = page["lines"][1]
     cells = dict(zip(page["headings"], line["cells"], strict=True))
-    assert (cells["Steps"], cells["Ranks"], cells["Device"], cells["Memory"]) == ("30", "", "", "")
+    assert (cells["Steps"], cells["Hardware"], cells["Memory"]) == ("30", "", "")
     assert set(line["curves"]) == {"loss", "grad_norm", "learning_rate", "tokens_per_second"}
     assert line["curves"]["learning_rate"][0] == [1, pytest.approx(4e-3 / 30, rel=1e-5)]
 

@@ -109,8 +109,7 @@ COLUMNS = (
     Column(heading="Tokens/s", text=_speed),
     Column(heading="MFU", text=lambda cost: _number(cost.mfu, ".1%")),
     Column(heading="Memory", text=lambda cost: f"{cost.memory_bytes / 2**30:.1f} GiB" if cost.memory_bytes else ""),
-    Column(heading="Ranks", text=lambda cost: _number(cost.ranks)),
-    Column(heading="Device", text=lambda cost: cost.device),
+    Column(heading="Hardware", text=lambda cost: f"{cost.ranks} × {cost.device}" if cost.ranks else cost.device),
     Column(heading="Loss", text=lambda cost: _change(cost.loss_first, cost.loss_last)),
     Column(heading="Held-out loss", text=lambda cost: _change(cost.held_out_loss_first, cost.held_out_loss_last)),
 )

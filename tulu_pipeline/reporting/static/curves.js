@@ -36,7 +36,7 @@ report.curves = (() => {
     const path = (all) => all.map(([step, value], index) => `${index ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     const drawn = few || curve.name === "learning_rate" ? points : smooth(points);
     const ticks = [bounds.least, (bounds.least + bounds.most) / 2, bounds.most];
-    const marks = few ? points.map(([step, value]) => svg("circle", { cx: x(step), cy: y(value), r: 2.6 })) : [];
+    const marks = few && x(points.at(-1)[0]) - x(points[0][0]) > 6 * points.length ? points.map(([step, value]) => svg("circle", { cx: x(step), cy: y(value), r: 2.6 })) : [];
     const parts = [
       ...ticks.flatMap((tick) => [
         svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick), class: "grid" }),
@@ -58,7 +58,8 @@ report.curves = (() => {
 
   function smooth(points) {
     return points.map(([step], index) => {
-      const near = points.slice(Math.max(0, index - NEIGHBORS), index + NEIGHBORS + 1);
+      const reach = Math.min(index, points.length - 1 - index, NEIGHBORS); // as far on both sides, so that ends are not drawn inward
+      const near = points.slice(index - reach, index + reach + 1);
       return [step, near.reduce((sum, [, value]) => sum + value, 0) / near.length];
     });
   }

@@ -10,6 +10,7 @@ Shapes: B rows, always 1; H heads; T tokens of the row; D size of a head; V voca
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from transformers import AttentionInterface
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.training.plans import position_ids, row_boundaries
 
-PACKED = "tulu_packed"  # transformers takes names with `flash`, `flex`, `sdpa` or a slash for its own
+# Transformers takes names with `flash`, `flex`, `sdpa` or a slash for its own.
+PACKED, PACKED_UNFUSED = "tulu_packed", "tulu_packed_unfused"
 _PROBE_LENGTHS = (5, 3, 9)
 # Of the largest logit. In fp32 rounding comes to 4e-6 in 32 untrained layers, a convolution over one boundary to 3e-4;
 # in bf16, with 8 bits to a number, each layer rounds.
@@ -44,12 +46,13 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    fused: bool = True,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each conversation of a row; transformers calls it in every layer.
 
-    Torch's flash attention for rows of many lengths where the GPU has it, else conversation by conversation: neither
-    makes a mask of T x T.
+    Torch's flash attention for rows of many lengths where the GPU has it and it is not forbidden (`fused`), else
+    conversation by conversation: neither makes a mask of T x T.
 
     Raises:
         BadInput: the model did not hand on where the conversations begin, or its attention does what this does not.
@@ -61,7 +64,8 @@ def packed_attention(
     if lacking:
         raise BadInput(f"`{name}` wants `{lacking[0]}`, which rows end to end do not have", "layout `step`", _FIX)
     window = None if sliding_window is None or sliding_window >= max_length_q else sliding_window
-    if dropout == 0.0 and window is None and _has_varlen(query_BHTD, value_BHTD):
+    sizes = query_BHTD.shape[-1], value_BHTD.shape[-1]
+    if fused and dropout == 0.0 and window is None and has_varlen(query_BHTD.device, query_BHTD.dtype, *sizes):
         query_THD, key_THD, value_THD = (each[0].transpose(0, 1) for each in (query_BHTD, key_BHTD, value_BHTD))
         out_THD = varlen_attn(
             query_THD,
@@ -83,6 +87,7 @@ def packed_attention(
 
 
 AttentionInterface.register(PACKED, packed_attention)
+AttentionInterface.register(PACKED_UNFUSED, partial(packed_attention, fused=False))
 
 
 def _causal(
@@ -109,16 +114,15 @@ def _causal(
     )
 
 
-def _has_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Flash attention wants an Ampere GPU or newer, half precision and heads that its tiles fit."""
-    size = query.shape[-1]
+def has_varlen(device: torch.device | str, dtype: torch.dtype, size: int, value_size: int) -> bool:
+    """Whether flash attention computes heads of these sizes: it wants an Ampere GPU or newer and half precision."""
     return (
-        query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
+        torch.device(device).type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
         and size % 8 == 0
         and size <= 256
-        and value.shape[-1] == size
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and value_size == size
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 
@@ -136,7 +140,9 @@ def row_inputs(boundaries: npt.NDArray[np.int32], device: torch.device | str) ->
     }
 
 
-def use_packed_attention(model: Any, forward: Callable[..., Any], device: torch.device | str) -> None:
+def use_packed_attention(
+    model: Any, forward: Callable[..., Any], device: torch.device | str, *, fused: bool = True
+) -> None:
     """Give a model this attention, after seeing that it isolates: in a row, logits are those of each one alone.
 
     Alone means with the attention that the model came with, so what that does beyond ours (sinks, biases) is found
@@ -146,10 +152,12 @@ def use_packed_attention(model: Any, forward: Callable[..., Any], device: torch.
         model: of transformers.
         forward: calls it; under ZeRO-3 it is the engine, and all ranks call this together.
         device: of the model.
+        fused: whether a fused kernel may compute it.
 
     Raises:
         BadInput: conversations of a row would see each other in this model, or its attention cannot be chosen.
     """
+    name = PACKED if fused else PACKED_UNFUSED
     kind, own, was_training = model.config.model_type, model.config._attn_implementation, model.training
     generator = np.random.default_rng(0)
     entries = model.config.get_text_config().vocab_size
@@ -158,8 +166,8 @@ def use_packed_attention(model: Any, forward: Callable[..., Any], device: torch.
     model.eval()
     with torch.no_grad():
         alone_TV = torch.cat([forward(input_ids=probe, use_cache=False).logits[0] for probe in probes])
-        model.set_attn_implementation(PACKED)
-        if model.config._attn_implementation != PACKED:
+        model.set_attn_implementation(name)
+        if model.config._attn_implementation != name:
             raise BadInput(f"the attention of `{kind}` cannot be chosen", "layout `step`", _FIX)
         try:
             row = row_inputs(boundaries, device)

@@ -19,7 +19,7 @@ from tulu_pipeline.tokens.own_template import load_own_template
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
 from tulu_pipeline.training.adapters import merged_state, save_adapter
-from tulu_pipeline.training.attention import PACKED, row_inputs
+from tulu_pipeline.training.attention import PACKED, PACKED_UNFUSED, row_inputs
 from tulu_pipeline.training.job import ADAPTER_FOLDER, TrainingJob
 from tulu_pipeline.training.loading import DTYPES, LoadedModel
 from tulu_pipeline.training.plans import row_boundaries
@@ -82,7 +82,7 @@ def _probe_logits(forward: Callable[..., Any], model: Any, device: torch.device 
     entries = model.config.get_text_config().vocab_size
     generator = np.random.default_rng(1)
     ids = torch.from_numpy(generator.integers(0, entries, (1, _PROBE_TOKENS))).to(device)
-    packed = model.config._attn_implementation == PACKED
+    packed = model.config._attn_implementation in (PACKED, PACKED_UNFUSED)
     row = row_inputs(row_boundaries(np.array([_PROBE_TOKENS])), device) if packed else {}
     was_training = model.training
     model.eval()

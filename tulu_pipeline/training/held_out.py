@@ -14,6 +14,7 @@ from tulu_pipeline.training.batches import step_batches
 from tulu_pipeline.training.data import MixtureTokens
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.loss import micro_batch_loss
+from tulu_pipeline.training.output_head import OutputHead
 from tulu_pipeline.training.plans import padded_plan, step_plan
 from tulu_pipeline.training.record import HELD_OUT_FILE, HeldOutRecord, now, read_held_out
 from tulu_pipeline.training.steps import row_budget_tokens
@@ -28,10 +29,20 @@ class HeldOut:
         mixture: holds them.
         rank: which one this is.
         pad_id: fills up.
+        head: of the model, where the loss is taken there.
     """
 
-    def __init__(self, engine: Any, job: TrainingJob, mixture: MixtureTokens, *, rank: int, pad_id: int) -> None:
-        self._engine, self._rank, self._pad_id = engine, rank, pad_id
+    def __init__(
+        self,
+        engine: Any,
+        job: TrainingJob,
+        mixture: MixtureTokens,
+        *,
+        rank: int,
+        pad_id: int,
+        head: OutputHead | None = None,
+    ) -> None:
+        self._engine, self._rank, self._pad_id, self._head = engine, rank, pad_id, head
         self._mixture, self._every = mixture, job.recipe.held_out_every_steps
         positions = np.arange(len(mixture.held_out_lengths))
         profile = job.profile
@@ -69,7 +80,7 @@ class HeldOut:
         self._engine.eval()
         with torch.no_grad():
             for batch in batches:
-                total += micro_batch_loss(self._engine, batch, self._engine.device)
+                total += micro_batch_loss(self._engine, batch, self._engine.device, self._head)
         self._engine.train()
         dist.all_reduce(total)
         return HeldOutRecord(

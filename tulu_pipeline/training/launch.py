@@ -151,6 +151,7 @@ class _Follower:
     running: bool = False
     done: bool = False
     device: str = ""
+    kernels: dict[str, str] = field(default_factory=dict)
     held_out: HeldOutRecord | None = None
     interrupted: str = ""
     failure: str = ""
@@ -180,6 +181,7 @@ class _Follower:
             self.running = True
             self.reached = event["step"], event["total"]
             self.device = event["device"]
+            self.kernels = event["kernels"]
             self.ctx.progress(self.name, event["step"], event["total"], "steps", "training")
         elif kind == "step":
             total = event.pop("total")
@@ -261,6 +263,7 @@ def _metrics(profile: Profile, resume_step: int, follower: _Follower, trackers: 
         "layout": profile.layout,
         "notes": follower.notes,
         "device": follower.device,
+        "kernels": follower.kernels,
     }
     addresses = trackers.addresses()
     return metrics | ({"tracked_at": addresses} if addresses else {})

@@ -13,10 +13,20 @@ import torch
 
 from tulu_pipeline.training.attention import row_inputs
 from tulu_pipeline.training.batches import MicroBatch
+from tulu_pipeline.training.output_head import OutputHead
 
 
-def micro_batch_loss(forward: Callable[..., Any], batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
-    """What the micro-batch adds to the loss of its step; `forward` calls the model."""
+def micro_batch_loss(
+    forward: Callable[..., Any], batch: MicroBatch, device: torch.device | str, head: OutputHead | None = None
+) -> torch.Tensor:
+    """What the micro-batch adds to the loss of its step.
+
+    Args:
+        forward: calls the model.
+        batch: the micro-batch.
+        device: of the model.
+        head: of the model, where it can be asked for the loss; without it all logits are there at a time.
+    """
     input_ids_BT = torch.from_numpy(batch.input_ids).to(device, non_blocking=True)
     weights_BT = torch.from_numpy(batch.weights).to(device, non_blocking=True)
     layout: dict[str, Any] = {}
@@ -26,8 +36,13 @@ def micro_batch_loss(forward: Callable[..., Any], batch: MicroBatch, device: tor
         layout |= row_inputs(batch.boundaries, device)
     # Logits only where some conversation of the micro-batch has a token to predict next (P of T positions).
     kept_P = (weights_BT[:, 1:] > 0).any(dim=0).nonzero().squeeze(1)
-    logits_BPV = forward(input_ids=input_ids_BT, use_cache=False, logits_to_keep=kept_P, **layout).logits
     weights_BP, targets_BP = weights_BT[:, kept_P + 1], input_ids_BT[:, kept_P + 1]
+    inputs = {"input_ids": input_ids_BT, "use_cache": False, "logits_to_keep": kept_P, **layout}
+    if head is not None:
+        with head.asked_for_loss(targets_BP, weights_BP):
+            loss: torch.Tensor = forward(**inputs).logits
+        return loss
+    logits_BPV = forward(**inputs).logits
     if len(weights_BP) == 1:  # every kept position has a supervised token: nothing to pick, so nothing to copy
         logits_NV, targets_N, weights_N = logits_BPV[0], targets_BP[0], weights_BP[0]
     else:

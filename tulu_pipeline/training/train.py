@@ -12,7 +12,6 @@ import torch
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import device_name
-from tulu_pipeline.training.attention import use_packed_attention
 from tulu_pipeline.training.batches import MicroBatch, StepCounts, step_batches
 from tulu_pipeline.training.checkpoints import Checkpoints
 from tulu_pipeline.training.conversion import convert_saved_state
@@ -21,10 +20,12 @@ from tulu_pipeline.training.engine import start_engine
 from tulu_pipeline.training.export import export_checkpoint
 from tulu_pipeline.training.held_out import HeldOut, looked_at
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.kernels import choose_kernels
 from tulu_pipeline.training.loading import load_model
 from tulu_pipeline.training.loss import micro_batch_loss
 from tulu_pipeline.training.measures import Meter, over_ranks
 from tulu_pipeline.training.order import Indices
+from tulu_pipeline.training.output_head import OutputHead
 from tulu_pipeline.training.record import Recorder
 from tulu_pipeline.training.schedule import learning_rate
 from tulu_pipeline.training.steps import Steps
@@ -51,10 +52,9 @@ def train(job: TrainingJob, rank: int) -> None:
     engine = start_engine(job, loaded.model)
     checkpoints = Checkpoints(engine, job, rank)
     start = checkpoints.load()
-    if job.profile.layout == "step":
-        use_packed_attention(engine.module, engine, engine.device)
+    kernels = choose_kernels(engine, job)
     pad_id = loaded.tokenizer.pad_token_id
-    held_out = HeldOut(engine, job, mixture, rank=rank, pad_id=pad_id)
+    held_out = HeldOut(engine, job, mixture, rank=rank, pad_id=pad_id, head=kernels.head)
     look_first = held_out.due(start, steps.total) and not looked_at(job.work, start)
     looks = recipe.held_out_conversations > 0
     recorder = Recorder(job.work, start, [TensorBoard(job.work, start)], looks=looks) if rank == 0 else None
@@ -66,6 +66,7 @@ def train(job: TrainingJob, rank: int) -> None:
                 "total": steps.total,
                 "seconds_loading": checkpoints.seconds_loading,
                 "device": device_name(),
+                "kernels": kernels.named(),
             }
         )
     requests = StopRequests(job.stop_file, rank)
@@ -99,7 +100,7 @@ def train(job: TrainingJob, rank: int) -> None:
         rate = learning_rate(recipe, step, steps.total)
         # Dropout is a function of the step, so there is no state of it to save.
         torch.manual_seed(recipe.seed + 1_000_003 * (1 + step * job.ranks + rank))
-        part = _optimizer_step(engine, batches, rate, job.ranks)
+        part = _optimizer_step(engine, batches, rate, job.ranks, kernels.head)
         seen = over_ranks(
             part,
             rank=rank,
@@ -141,14 +142,16 @@ def train(job: TrainingJob, rank: int) -> None:
     export_checkpoint(engine, job, rank, loaded)
 
 
-def _optimizer_step(engine: Any, batches: list[MicroBatch], rate: float, ranks: int) -> torch.Tensor:
+def _optimizer_step(
+    engine: Any, batches: list[MicroBatch], rate: float, ranks: int, head: OutputHead | None
+) -> torch.Tensor:
     """One step over this rank's micro-batches; this rank's part of the loss."""
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(batches):
         engine.set_gradient_accumulation_boundary(index + 1 == len(batches))
-        loss = micro_batch_loss(engine, batch, engine.device)
+        loss = micro_batch_loss(engine, batch, engine.device, head)
         # The weights already hold every mean; DeepSpeed divides by the ranks, so that is undone.
         engine.backward(loss * ranks, scale_wrt_gas=False)
         engine.step()

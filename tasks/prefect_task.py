@@ -177,7 +177,8 @@ def _carry_out(parcel: _Parcel) -> None:
     parcel.progress.end(parcel.names)
     for name, manifest in outcome.made.items():
         link = parcel.store.ref_place(parcel.experiment, name)
-        show_markdown(name, made_markdown(name, manifest, link), f"made {name}")
+        folder = parcel.store.path(manifest) if manifest.stage == "finetune" else None
+        show_markdown(name, made_markdown(name, manifest, link, folder), f"made {name}")
     errors = list(dict.fromkeys(outcome.failed.values()))
     if len(outcome.failed) > 1:
         raise StageFailed(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -29,7 +30,18 @@ from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogHandler, APILogWorker
 
 from tulu_pipeline.artifacts.manifest import Manifest
+from tulu_pipeline.artifacts.stage import AUX
+from tulu_pipeline.errors import TuluError
 from tulu_pipeline.logs import PACKAGES
+from tulu_pipeline.training.record import (
+    HELD_OUT_FILE,
+    STEPS_FILE,
+    HeldOutRecord,
+    StepRecord,
+    read_held_out,
+    read_steps,
+)
+from tulu_pipeline.training.summary import course_markdown
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +66,8 @@ def artifact_key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def made_markdown(name: str, manifest: Manifest, link: str) -> str:
-    """What the UI shows of an artifact that was made."""
+def made_markdown(name: str, manifest: Manifest, link: str, folder: Path | None = None) -> str:
+    """What the UI shows of an artifact that was made; with its folder, how its training went, where it is one's."""
     rows = {
         "key": f"`{manifest.key}`",
         "digest": f"`{manifest.digest}`",
@@ -67,7 +79,10 @@ def made_markdown(name: str, manifest: Manifest, link: str) -> str:
         rows["cost in USD"] = manifest.cost_usd
     rows |= {metric: _cell(value) for metric, value in manifest.metrics.items()}
     lines = [f"# {name}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
-    return "\n".join(lines)
+    addresses = [address for address in manifest.metrics.get("tracked_at", ()) if address.startswith("http")]
+    lines += ["", *(f"- [{address}]({address})" for address in addresses)] if addresses else []
+    course = "" if folder is None else course_markdown(*_record_in(folder / AUX))
+    return "\n".join([*lines, "", "## How it went", "", course] if course else lines)
 
 
 class ProgressArtifacts:
@@ -135,6 +150,15 @@ def send_what_waits(seconds: float = _DRAIN_SECONDS) -> None:
     """Send the log lines and state changes that still wait, before their server goes; so long for each at most."""
     APILogWorker.drain_all(timeout=seconds)
     EventsWorker.drain_all(timeout=seconds)
+
+
+def _record_in(aux: Path) -> tuple[list[StepRecord], list[HeldOutRecord]]:
+    """The record of a training that lies here; empty where none does or it cannot be read."""
+    try:
+        return list(read_steps(aux / STEPS_FILE)), list(read_held_out(aux / HELD_OUT_FILE))
+    except (OSError, ValueError, TuluError) as error:
+        log.warning("not shown in Prefect: %s", error)
+        return [], []
 
 
 def _cell(value: object) -> str:

@@ -17,7 +17,8 @@ from tulu_pipeline.training.trackers import Trackers, flat, read_sent, services,
 
 
 def settings(**asked: str) -> Settings:
-    return replace(read_settings(), wandb_project=None, mlflow_tracking_uri=None, **asked)
+    nothing: dict[str, str | None] = {"wandb_project": None, "mlflow_tracking_uri": None}
+    return replace(read_settings(), **nothing | asked)  # type: ignore[arg-type]
 
 
 def start(work: Path, asked: Settings) -> Trackers:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flows.graph import graph_of
 from tasks.tabulate import TabulateParams, run_tabulate, training_input
+from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.experiments import demo, table1
 from tulu_pipeline.profile import Profile
@@ -126,3 +127,17 @@ def test_thinning_keeps_the_mean_and_the_last_step(values: list[float], most: in
     if len(points) % most == 0 and points:
         mean = sum(values) / len(values)
         assert sum(value for _, value in few) / len(few) == pytest.approx(mean, rel=1e-6, abs=1e-3)
+
+
+def test_prefect_shows_how_a_training_went_and_where_it_is_tracked(inputs: dict[str, Path | None]) -> None:
+    from tasks.prefect_ui import made_markdown
+
+    manifest = Manifest(
+        key="k", name="finetune[tiny+arithmetic]", stage="finetune", identity={}, payload="data", digest="d", outputs=(),
+        metrics={"tracked_at": ["https://tracker.example/runs/1", "javascript:1"]},
+    )  # fmt: skip
+    shown = made_markdown(manifest.name, manifest, "link", inputs["training:tiny+arithmetic"])
+    assert "- [https://tracker.example/runs/1](https://tracker.example/runs/1)" in shown
+    assert "[javascript" not in shown
+    assert shown.splitlines()[-1].startswith(f"| {STEPS} | 0.")
+    assert "How it went" not in made_markdown(manifest.name, manifest, "link")

@@ -18,7 +18,7 @@ from tulu_pipeline.training.record import (
     read_held_out,
     read_steps,
 )
-from tulu_pipeline.training.summary import record_metrics, step_note
+from tulu_pipeline.training.summary import course_markdown, record_metrics, step_note
 
 
 def step(number: int, **values: object) -> StepRecord:
@@ -151,3 +151,12 @@ def test_a_training_in_numbers() -> None:
     assert metrics["memory_bytes"] == 9
     assert (metrics["held_out_loss_first"], metrics["held_out_loss_last"]) == (3.0, 1.0)
     assert metrics["held_out_perplexity"] == pytest.approx(math.e)
+
+
+def test_a_few_steps_tell_how_a_training_went() -> None:
+    lines = course_markdown([step(number) for number in range(1, 101)], [look(0), look(50)], rows=5).splitlines()
+    assert lines[0] == "| step | loss | held-out loss | learning rate | gradient norm | tokens/s |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1", "| 26", "| 51", "| 75", "| 100"]
+    assert lines[2] == "| 1 | 2.0000 | 3.0000 | 1.00e-04 | 0.500 | 180 |"
+    assert course_markdown([step(1)], []).splitlines()[2:] == ["| 1 | 2.0000 | 1.00e-04 | 0.500 | 180 |"]
+    assert course_markdown([], []) == ""

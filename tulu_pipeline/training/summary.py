@@ -33,6 +33,34 @@ def step_note(record: StepRecord, held_out: HeldOutRecord | None = None) -> str:
     return " · ".join(filter(None, parts))
 
 
+def course_markdown(steps: Sequence[StepRecord], looks: Sequence[HeldOutRecord], rows: int = 12) -> str:
+    """How a training went, as a Markdown table of a few of its steps; "" of none.
+
+    Args:
+        steps: all of them, in order.
+        looks: at the held-out conversations, in order.
+        rows: lines of the table at most; the first and the last step are among them.
+    """
+    if not steps:
+        return ""
+    last = len(steps) - 1
+    shown = sorted({round(index * last / max(1, rows - 1)) for index in range(rows)})
+    headings = ["step", "loss", *(["held-out loss"] if looks else []), "learning rate", "gradient norm", "tokens/s"]
+    lines = [f"| {' | '.join(headings)} |", "|" + "--:|" * len(headings)]
+    for record in (steps[index] for index in shown):
+        before = [look.loss for look in looks if look.step <= record.step]
+        cells = [
+            f"{record.step:,}",
+            f"{record.loss:.4f}",
+            *([f"{before[-1]:.4f}" if before else ""] if looks else []),
+            f"{record.learning_rate:.2e}",
+            "" if record.grad_norm is None else f"{record.grad_norm:.3f}",
+            f"{record.tokens / record.seconds:,.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def record_metrics(steps: Sequence[StepRecord], looks: Sequence[HeldOutRecord]) -> dict[str, Any]:
     """A whole training in numbers; what was not measured is not there.
 

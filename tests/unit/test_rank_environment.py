@@ -1,0 +1,37 @@
+"""The variables that ranks start with."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tulu_pipeline.profile import Profile, has_gpu
+from tulu_pipeline.training.launchers import rank_environment
+
+_PAGE_FAULTS = """
+import resource
+import numpy as np
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+np.ones(1 << 23)
+before = page_faults()
+for _ in range(10):
+    np.ones(1 << 23)
+print(page_faults() - before)
+"""
+
+
+def page_faults(environment: dict[str, str]) -> int:
+    """Of filling 64 MiB, ten times over, once the process has had as much."""
+    script = [sys.executable, "-c", _PAGE_FAULTS]
+    return int(subprocess.check_output(script, env=os.environ | environment, text=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or has_gpu(), reason="glibc's allocator, for ranks on a CPU")
+def test_a_rank_on_a_cpu_computes_its_next_pass_in_the_memory_of_the_last() -> None:
+    pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert page_faults({}) > pages // 100
+    assert page_faults(rank_environment(Profile(), "lo")) < pages // 100

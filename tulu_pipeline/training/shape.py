@@ -139,6 +139,29 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     return _FAMILIES[kind](config)
 
 
+def likely_shape(parameters: int, context_tokens: int) -> ModelShape:
+    """A Llama with about so many parameters, for estimates where nothing says how a model is built.
+
+    In LLaMA's proportions: heads of 128, a block for each 128 of width, a feed-forward part of 8/3 of it.
+    """
+
+    def of_width(blocks: int) -> ModelShape:
+        hidden = 128 * blocks
+        return model_shape(
+            {
+                "model_type": "llama",
+                "vocab_size": 32_000,
+                "hidden_size": hidden,
+                "num_hidden_layers": blocks,
+                "num_attention_heads": blocks,
+                "intermediate_size": round(hidden * 8 / 3),
+                "max_position_embeddings": context_tokens,
+            }
+        )
+
+    return min(map(of_width, range(1, 256)), key=lambda shape: abs(shape.parameters - parameters))
+
+
 def known_architectures() -> tuple[str, ...]:
     """The `model_type`s that have a shape."""
     return tuple(_FAMILIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tulu_pipeline.export.model_card import Counts, ModelCard, Step
 
 CARD = "README.md"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +42,26 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
     """Write a Hugging Face checkpoint; the record of the training and the model card go to `aux`."""
     from tulu_pipeline.artifacts.provenance import packages
     from tulu_pipeline.export.model_card import render_model_card
-    from tulu_pipeline.profile import device_name
+    from tulu_pipeline.profile import device_name, has_gpu
+    from tulu_pipeline.training.checks import check_folders
     from tulu_pipeline.training.launch import finetune
 
     tokens = [job.input(f"tokens_{index}") for index in range(len(job.params.components))]
+    components = [(folder, repeat) for folder, (_, repeat) in zip(tokens, job.params.components, strict=True)]
+    notes = check_folders(
+        job.params.recipe,
+        ctx.profile,
+        name=job.name,
+        model=job.input("model"),
+        components=components,
+        device=device_name() if has_gpu() else "",
+    )
+    for note in notes:
+        log.info("%s: %s", job.name, note)
     metrics = finetune(
         name=job.name,
         recipe=job.params.recipe,
-        tokens=[(folder, repeat) for folder, (_, repeat) in zip(tokens, job.params.components, strict=True)],
+        tokens=components,
         model=job.input("model"),
         out=job.out,
         aux=job.aux,
@@ -54,7 +69,7 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
         ctx=ctx,
         key=job.key,
     )
-    metrics = {"device": device_name()} | metrics
+    metrics = {"device": device_name()} | metrics | {"notes": [*notes, *metrics["notes"]]}
     card = model_card(job.name, job.key, job.params, tokens=tokens, aux=job.aux, metrics=metrics, packages=packages())
     (job.aux / CARD).write_text(render_model_card(card), encoding="utf-8")
     return metrics

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 StrictRows = Annotated[bool, Parameter(help="fail on malformed rows instead of dropping them.")]
 UpdateSources = Annotated[bool, Parameter(help="resolve moving sources anew.")]
+DryRun = Annotated[bool, Parameter(help="run nothing: steps, tokens, memory of each GPU and time of every finetuning.")]
 Runner = Annotated[str, Parameter(help="prefect or local.")]
 
 
@@ -30,6 +31,7 @@ def run(
     profile: options.Profile = None,
     strict_rows: StrictRows = False,
     update_sources: UpdateSources = False,
+    dry_run: DryRun = False,
     runner: Runner = "prefect",
     store: options.Store = None,
     as_json: options.AsJson = False,
@@ -50,6 +52,9 @@ def run(
         update_sources=update_sources,
     )
     session = prepare(request)
+    if dry_run:
+        _tell(session, as_json=as_json)
+        return
     if session.plan.count()[Status.HIT] == len(session.plan.nodes):
         result = _nothing_to_do(session)
     else:
@@ -61,6 +66,20 @@ def run(
         print_result(session, result)
     if result.failed:
         sys.exit(1)
+
+
+def _tell(session: Session, *, as_json: bool) -> None:
+    """What the finetunings would take; exit 2 where one of them would be refused."""
+    from flows.dry_run import dry_run, dry_run_json
+    from flows.dry_run_view import print_dry_run
+
+    told = dry_run(session)
+    if as_json:
+        print_json(dry_run_json(told))
+    else:
+        print_dry_run(told, open_console())
+    if told.errors:
+        sys.exit(BadInput.exit_code)
 
 
 def _carry_out(session: Session, runner: str) -> RunResult:

@@ -32,8 +32,8 @@ check: setup ## lint, format, types, the dependency rule
 soak: setup ## the long tests
 	@$(ACTIVATE) pytest -m soak --timeout=7200 -rfEs $(ARGS)
 
-perf: setup ## timed cases, one JSON line each
-	@for case in perf/*.py; do [ ! -f "$$case" ] || $(ACTIVATE) python "$$case" || exit 1; done
+perf: setup ## timed cases; the last line of each is one JSON object
+	@for case in $$(grep -l __main__ perf/*.py); do echo "$$case"; $(ACTIVATE) python "$$case" || exit 1; done
 
 lock: setup ## requirements/*.txt anew from pyproject.toml; UPGRADE=--upgrade for newer releases
 	@set -- --torch-backend cpu; [ -z "$$PIP_FIND_LINKS" ] || set -- --find-links "$$PIP_FIND_LINKS"; \

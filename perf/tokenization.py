@@ -64,7 +64,7 @@ TRL_SETTINGS = {
 }
 
 
-def train_tokenizer(mirror: Path, folder: Path) -> Path:
+def train_tokenizer(mirror: Path, folder: Path, vocabulary: int = VOCABULARY) -> Path:
     """A folder with the tokenizer; trained once."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
@@ -81,7 +81,7 @@ def train_tokenizer(mirror: Path, folder: Path) -> Path:
         ]
     )
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    size = VOCABULARY - len(CONTROL) - len(byte_pieces)
+    size = vocabulary - len(CONTROL) - len(byte_pieces)
     texts = ("\n".join(row.values()) for row in rows)
     trained.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False))
     learned = json.loads(trained.to_str())["model"]

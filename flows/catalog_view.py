@@ -8,8 +8,9 @@ from typing import Any
 from flows import catalog
 from tasks import STAGES
 from tulu_pipeline.artifacts.store import Store
-from tulu_pipeline.errors import unknown_name
+from tulu_pipeline.errors import TuluError, unknown_name
 from tulu_pipeline.mixing.licenses import meaning, parts_of
+from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.mixture import Mixture
 from tulu_pipeline.specs.model import Family, PretrainedModel, Release
@@ -74,6 +75,8 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     facts: dict[str, Any] = catalog.describe(value)
     if isinstance(value, Release):
         facts["as_a_row"] = f'tulu_pipeline.models.tulu.FAMILY.release("{value.name}").at("<commit, 40 hex digits>")'
+    elif isinstance(value, Benchmark):
+        facts |= _items(value, store)
     elif isinstance(value, Dataset):
         from flows.stored_counts import stored_dataset
 
@@ -91,6 +94,20 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     return facts
 
 
+def _items(benchmark: Benchmark, store: Store) -> dict[str, Any]:
+    """The ids of what each metric asks, in order; or why they are not known."""
+    from flows.score import items_of
+
+    try:
+        return {
+            "items": {
+                metric: [item.item_id for item in items] for metric, items in items_of(benchmark, store.url).items()
+            }
+        }
+    except TuluError as error:
+        return {"items": None, "items_missing": f"{error.what} ({error.where}): {error.fix}"}
+
+
 def print_show(facts: Mapping[str, Any], console: Any) -> None:
     """The facts as text: what it is, then counts, then licenses."""
     from rich.table import Table
@@ -98,6 +115,8 @@ def print_show(facts: Mapping[str, Any], console: Any) -> None:
 
     apart = {"stored", "components", "licenses"} | ({"license"} if "licenses" in facts else set())
     plain = {name: item for name, item in facts.items() if name not in apart}
+    if facts.get("items"):
+        plain["items"] = {metric: _some(ids) for metric, ids in facts["items"].items()}
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -116,6 +135,10 @@ def print_show(facts: Mapping[str, Any], console: Any) -> None:
     if "stored" in facts:
         console.print()
         _print_stored(facts["name"], facts["stored"], console)
+
+
+def _some(ids: list[str]) -> str:
+    return f"{len(ids):,} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})"
 
 
 def _lines(item: Any) -> list[str]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "Say what would run and why; runs nothing.",
     "run": "Make what is missing or stale, and print the table.",
     "join": "Let this machine take part in the finetunings of a run on another (profiles with the launcher torchrun).",
+    "score": "Score completions of your own as the project's are scored.",
     "tokens": "Show one conversation of a dataset token by token: which text each id stands for, and what is learned.",
     "why": "Say what differs from the last build, down to the root cause.",
     "path": "Print the folder of an artifact.",

@@ -13,6 +13,7 @@ from tulu_pipeline.artifacts.artifact import Artifact, ObjectRef
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.judge import Judge
 from tulu_pipeline.specs.model import PretrainedTokenizer
 from tulu_pipeline.specs.recorded_model import RecordedModel
 
@@ -61,7 +62,10 @@ class AnswersGraph:
                 continue
             asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
             completions = self._recorded(recorded, benchmark, asked_as)
-            counter = self.data.counting_tokenizer(f"the judge of `{setting.metric}` counts tokens")
+            judge = self._judge(setting)
+            counts = judge is not None and judge.counts_tokens
+            reason = f"the judge of `{setting.metric}` counts tokens"
+            counter = self.data.counting_tokenizer(reason) if counts else None
             cells[score_input(recorded.name, setting.metric)] = self._scored(
                 recorded.name, completions, counter, benchmark, setting
             )
@@ -122,19 +126,27 @@ class AnswersGraph:
         )
         return self._generated.setdefault(made.cell, made)
 
+    def _judge(self, setting: Setting) -> Judge | None:
+        return self.experiment.judges.get(setting.metric, setting.judge)
+
     def _scored(
-        self, row: str, completions: Artifact, tokenizer: PretrainedTokenizer, benchmark: Benchmark, setting: Setting
+        self,
+        row: str,
+        completions: Artifact,
+        tokenizer: PretrainedTokenizer | None,
+        benchmark: Benchmark,
+        setting: Setting,
     ) -> Artifact:
         asked = self.data.download(benchmark.name, benchmark.sources)
         inputs = {"completions": completions, "benchmark": asked}
-        judge = self.experiment.judges.get(setting.metric, setting.judge)
+        judge = self._judge(setting)
         if judge is not None:
             inputs["replies"] = Artifact(
                 stage=JUDGE,
                 cell=f"{row}/{setting.metric}",
                 params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, judge=judge, definition=benchmark),
                 inputs={"completions": completions, "benchmark": asked}
-                | ({"tokenizer": self.data.tokenizer(tokenizer)} if judge.counts_tokens else {})
+                | ({"tokenizer": self.data.tokenizer(tokenizer)} if judge.counts_tokens and tokenizer else {})
                 | {name: self.data.download(name, sources) for name, sources in judge.downloads().items()},
                 objects=(_prompts(benchmark),),
                 occupies=judge.slot,

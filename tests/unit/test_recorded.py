@@ -10,6 +10,7 @@ from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.recorded import recorded_completions
 from tulu_pipeline.judging.replay import StoredAnnotations
 from tulu_pipeline.judging.replies import verdict_of
+from tulu_pipeline.scoring.multiple_choice import most_likely
 from tulu_pipeline.specs.benchmark import Item
 
 ITEMS = [Item(item_id="a", prompts=("Say hello.",)), Item(item_id="b", prompts=("Say bye.",))]
@@ -98,3 +99,11 @@ def test_annotations_that_contradict_each_other_are_refused(tmp_path: Path) -> N
         StoredAnnotations([tmp_path / "one" / "annotations.json", tmp_path / "two" / "annotations.json"])
     with pytest.raises(BadInput, match="the preference 3"):
         StoredAnnotations([annotations(tmp_path, 3)])
+
+
+def test_a_choice_is_a_letter(tmp_path: Path) -> None:
+    item = Item(item_id="m", prompts=("?",), choices=("A", "B"))
+    (found,) = recorded_completions(write_lines(tmp_path, [{"item_id": "m", "completion": " B"}]), [item])
+    assert most_likely(found.choice_logprobs, item.choices) == "B"
+    with pytest.raises(BadInput, match="`C` is no choice of item `m`"):
+        list(recorded_completions(write_lines(tmp_path, [{"item_id": "m", "completion": "C"}]), [item]))

@@ -1,7 +1,8 @@
 """Outputs that were generated elsewhere, as completions.
 
 Two forms of files: JSON lines of `{"item_id": …, "completion": …}`, where `completion` is a text or a list of them (one
-per sample); and AlpacaEval's, one JSON list of `{"instruction": …, "output": …}`.
+per sample); and AlpacaEval's, one JSON list of `{"instruction": …, "output": …}`. Where
+letters are to be chosen among, the completion is the letter.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.specs.benchmark import Completion, Item
 
 _SHOWN = 5
+_UNLIKELY = -100.0  # log probability of a letter that was not chosen; JSON has no infinity
 
 
 def recorded_completions(path: Path, items: Iterable[Item], *, missing_are_empty: bool = False) -> Iterator[Completion]:
@@ -42,9 +44,20 @@ def recorded_completions(path: Path, items: Iterable[Item], *, missing_are_empty
         )
     for item in asked:
         texts = found.get(item.item_id, ("",))
+        if item.choices:
+            yield _chosen(item, texts[0].strip(), str(path))
+            continue
         yield Completion(
             item_id=item.item_id, texts=texts, finish_reasons=("stop",) * len(texts), prompt=item.prompts[0]
         )
+
+
+def _chosen(item: Item, letter: str, where: str) -> Completion:
+    if letter not in item.choices:
+        fix = f"write one of {', '.join(item.choices)}"
+        raise BadInput(f"`{letter}` is no choice of item `{item.item_id}`", where, fix)
+    logprobs = {choice: 0.0 if choice == letter else _UNLIKELY for choice in item.choices}
+    return Completion(item_id=item.item_id, choice_logprobs=logprobs, prompt=item.prompts[0])
 
 
 def _by_item(path: Path, items: Mapping[str, Item]) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,49 @@
+"""`tulu score`: completions of one's own, scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.commands import options
+from flows.terminal import above, open_console, print_json, print_result
+
+Completions = Annotated[Path, Parameter(help='JSON lines of {"item_id": …, "completion": …}.')]
+Asked = Annotated[
+    str, Parameter(help="what was asked: a metric such as gsm_cot; `tulu show gsm --json` has its items.")
+]
+MissingAreEmpty = Annotated[bool, Parameter(help="count an item without a completion as an empty one.")]
+CountsBy = Annotated[str, Parameter(help="what a judge that counts tokens counts by: a name, a model's, or a folder.")]
+
+
+def score(
+    file: Completions,
+    *,
+    benchmark: Asked,
+    missing_are_empty: MissingAreEmpty = False,
+    tokenizer: CountsBy = "llama",
+    store: options.Store = None,
+    as_json: options.AsJson = False,
+) -> None:
+    from flows.progress import Bars
+    from flows.score import score_session
+    from flows.session import run_session
+    from tulu_pipeline.artifacts.run import local_threads
+
+    with Bars(open_console(stderr=True)) as bars, above(bars.console):
+        session = score_session(
+            file, benchmark, missing_are_empty=missing_are_empty, tokenizer=tokenizer, store=store, progress=bars
+        )
+        session.ctx = dataclasses.replace(session.ctx, progress=bars)
+        with local_threads() as submit:
+            result = run_session(session, submit)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_result(session, result)
+    if result.failed:
+        sys.exit(1)

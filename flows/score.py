@@ -1,0 +1,105 @@
+"""Completions of one's own, scored as the project's are: a file becomes a row, and the row a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.catalog import BENCHMARKS, find_tokenizer
+from flows.graph import graph_of
+from flows.graph_data import DataGraph
+from flows.session import Request, Session, make_all, prepare_graph
+from tulu_pipeline.artifacts.artifact import Graph
+from tulu_pipeline.artifacts.source import LocalFile
+from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
+from tulu_pipeline.errors import BadInput, unknown_name
+from tulu_pipeline.specs.benchmark import Benchmark, Item, Setting
+from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.recorded_model import RecordedModel
+
+
+def score_session(
+    file: Path,
+    asked: str,
+    *,
+    missing_are_empty: bool = False,
+    tokenizer: str = "llama",
+    store: str | None = None,
+    progress: ReportProgress = no_progress,
+) -> Session:
+    """A planned session whose table holds the scores of the completions in `file`; runs nothing.
+
+    Args:
+        file: see `inference.recorded`.
+        asked: a metric (`gsm_cot`), or a benchmark that is asked in one way only.
+        missing_are_empty: an item without a completion counts as an empty one, instead of being an error.
+        tokenizer: counts tokens where the judge does so: its name, a model's, or a folder.
+        store: root of the store; None takes TULU_STORE or `./store`.
+        progress: where progress goes.
+
+    Raises:
+        NotFound: no such metric. BadInput: several ways to ask, or no such file.
+    """
+    if not file.is_file():
+        raise BadInput("no such file", str(file), 'write JSON lines of {"item_id": …, "completion": …}')
+    benchmark, setting = find_setting(asked)
+    counts_tokens = setting.judge is not None and setting.judge.counts_tokens
+    experiment = Experiment(
+        name=f"score-{file.stem}",
+        title=f"{file.name} on {setting.title}",
+        hypothesis="",
+        models=(),
+        mixtures=(),
+        recorded_models=(
+            RecordedModel(
+                name=file.stem,
+                label=file.name,
+                outputs={benchmark.name: LocalFile(path=str(file.absolute()))},
+                missing_are_empty=missing_are_empty,
+            ),
+        ),
+        benchmarks={benchmark.name: (setting.metric,)},
+        data_tokenizer=find_tokenizer(tokenizer) if counts_tokens else None,
+        average="none",
+    )
+    return prepare_graph(Request(experiment=experiment.name, store=store), experiment, graph_of(experiment), progress)
+
+
+def find_setting(asked: str) -> tuple[Benchmark, Setting]:
+    """The setting whose metric is `asked`, or the only one of the benchmark of that name.
+
+    Raises:
+        NotFound: nothing is called so. BadInput: the benchmark is asked in several ways.
+    """
+    metrics = {setting.metric: (benchmark, setting) for benchmark in BENCHMARKS.all() for setting in benchmark.settings}
+    if asked in metrics:
+        return metrics[asked]
+    for benchmark in BENCHMARKS.all():
+        if benchmark.name == asked:
+            ways = [setting.metric for setting in benchmark.settings if not setting.same_completions_as]
+            if len(ways) == 1:
+                return metrics[ways[0]]
+            raise BadInput(f"`{asked}` is asked in {len(ways)} ways", "--benchmark", f"write one of {', '.join(ways)}")
+    raise unknown_name("metric", asked, metrics)
+
+
+def items_of(benchmark: Benchmark, store: str | None = None) -> dict[str, list[Item]]:
+    """What each metric of a benchmark asks, in order; the benchmark's files are downloaded where they are not there.
+
+    Raises:
+        TuluError: they cannot be had.
+    """
+    experiment = Experiment(
+        name=f"items-{benchmark.name}", title=benchmark.title, hypothesis="", models=(), mixtures=(), benchmarks={}
+    )
+    artifact = DataGraph(experiment).download(benchmark.name, benchmark.sources)
+    session = prepare_graph(Request(experiment=experiment.name, store=store), experiment, Graph([artifact]))
+    make_all(session)
+    manifest = session.plan.nodes[artifact.name].manifest
+    assert manifest is not None, f"{artifact.name} was made"
+    files = benchmark.files(Path(session.store.path(manifest)))
+
+    def asked(setting: Setting) -> Iterator[Item]:
+        return benchmark.items(files, setting)
+
+    return {setting.metric: list(asked(setting)) for setting in benchmark.settings if not setting.same_completions_as}

@@ -4,7 +4,7 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,15 @@ def mirror() -> Path:
     if folder is None:
         pytest.skip(NEEDS["realdata"][1])
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_trackers() -> Iterator[None]:
+    """Trainings of tests are told to no one, whatever the shell says."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_PROJECT", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -133,8 +133,8 @@ def test_prefect_shows_how_a_training_went_and_where_it_is_tracked(inputs: dict[
     from tasks.prefect_ui import made_markdown
 
     manifest = Manifest(
-        key="k", name="finetune[tiny+arithmetic]", stage="finetune", identity={}, payload="data", digest="d", outputs=(),
-        metrics={"tracked_at": ["https://tracker.example/runs/1", "javascript:1"]},
+        key="k", name="finetune[tiny+arithmetic]", stage="finetune", identity={}, payload="data", digest="d",
+        outputs=(), metrics={"tracked_at": ["https://tracker.example/runs/1", "javascript:1"]},
     )  # fmt: skip
     shown = made_markdown(manifest.name, manifest, "link", inputs["training:tiny+arithmetic"])
     assert "- [https://tracker.example/runs/1](https://tracker.example/runs/1)" in shown

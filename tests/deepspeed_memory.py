@@ -9,6 +9,7 @@ import gc
 import json
 import sys
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 CONFIG: dict[str, Any] = {
@@ -70,8 +71,7 @@ def main() -> None:
 
 
 def measure(case: dict[str, Any], ranks: int) -> Measured:
-    """What a case takes: `{"dtype", "zero_stage", …}`."""
-    import deepspeed
+    """What a case takes: `{"dtype", "zero_stage", "kernels"}`."""
     import numpy as np
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -79,11 +79,13 @@ def measure(case: dict[str, Any], ranks: int) -> Measured:
     from tulu_pipeline.profile import Profile
     from tulu_pipeline.specs.recipe import Recipe
     from tulu_pipeline.training.batches import MicroBatch
+    from tulu_pipeline.training.engine import start_engine
     from tulu_pipeline.training.loss import micro_batch_loss
+    from tulu_pipeline.training.output_head import chunking_head
     from tulu_pipeline.training.zero import deepspeed_config
 
     recipe = Recipe(dtype=case["dtype"])
-    profile = Profile(ranks=ranks, zero_stage=case["zero_stage"])
+    profile = Profile(ranks=ranks, zero_stage=case["zero_stage"], kernels=case["kernels"])
     config = small_buckets(deepspeed_config(recipe, profile), profile.zero_stage)
     before = _storages()  # held: no address of theirs is used again
     rest = {name: value for name, value in CONFIG.items() if name != "model_type"}
@@ -91,7 +93,7 @@ def measure(case: dict[str, Any], ranks: int) -> Measured:
     model = AutoModelForCausalLM.from_config(
         shape, dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[case["dtype"]]
     )
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
+    engine = start_engine(SimpleNamespace(recipe=recipe, profile=profile, deepspeed=config), model)
     weights_BT = np.ones((1, TOKENS), dtype=np.float32)
     weights_BT[0, 0] = 0.0
     batch = MicroBatch(
@@ -101,9 +103,11 @@ def measure(case: dict[str, Any], ranks: int) -> Measured:
         boundaries=None,
     )
 
+    head = chunking_head(model, engine, "cpu") if profile.kernels == "auto" else None
+
     def one_pass(*, last: bool) -> None:
         engine.set_gradient_accumulation_boundary(last)
-        loss = micro_batch_loss(engine, batch, "cpu")
+        loss = micro_batch_loss(engine, batch, "cpu", head)
         engine.backward(loss, scale_wrt_gas=False)
 
     for _ in range(2):  # ZeRO-3 learns the order of the layers; the optimizer makes its moments

@@ -21,10 +21,11 @@ from tulu_pipeline.training.zero import deepspeed_config
 pytestmark = pytest.mark.timeout(300)
 
 CASES: list[dict[str, Any]] = [
-    {"dtype": "fp32", "zero_stage": 0},
-    {"dtype": "bf16", "zero_stage": 1},
-    {"dtype": "bf16", "zero_stage": 2},
-    {"dtype": "bf16", "zero_stage": 3},
+    {"dtype": "fp32", "zero_stage": 0, "kernels": "torch"},
+    {"dtype": "bf16", "zero_stage": 0, "kernels": "auto"},
+    {"dtype": "bf16", "zero_stage": 1, "kernels": "auto"},
+    {"dtype": "bf16", "zero_stage": 2, "kernels": "torch"},
+    {"dtype": "bf16", "zero_stage": 3, "kernels": "auto"},
 ]
 IDS = [f"{case['dtype']}, stage {case['zero_stage']}" for case in CASES]
 RANKS = 2
@@ -55,7 +56,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
 
 
 def estimate(case: dict[str, Any]) -> MemoryEstimate:
-    recipe, profile = Recipe(dtype=case["dtype"]), Profile(ranks=RANKS, zero_stage=case["zero_stage"])
+    recipe, profile = (
+        Recipe(dtype=case["dtype"]),
+        Profile(ranks=RANKS, zero_stage=case["zero_stage"], kernels=case["kernels"]),
+    )
     config = small_buckets(deepspeed_config(recipe, profile), case["zero_stage"])
     return memory_estimate(model_shape(CONFIG), recipe, profile, config, pass_tokens=TOKENS, cuda=False)
 

@@ -27,6 +27,8 @@ GIB = 2**30
 CONTEXT_BYTES = GIB
 FRAGMENTATION_SHARE = 0.05
 
+CHUNK_ELEMENTS = 2**25  # of `output_head`, which only a process with torch can import
+
 _FP32 = 4
 _MOMENTS = 8  # two of AdamW, fp32
 _IDS = 32  # of a token: itself, its place, its target, its weight
@@ -79,7 +81,6 @@ def memory_estimate(
     deepspeed: Mapping[str, Any],
     *,
     pass_tokens: int,
-    fused_loss: bool = False,
     cuda: bool = True,
 ) -> MemoryEstimate:
     """What one rank needs at the peak.
@@ -90,11 +91,11 @@ def memory_estimate(
         profile: ranks, ZeRO stage, offload, gradient checkpointing, layout.
         deepspeed: its configuration, of `training.zero`.
         pass_tokens: of the largest forward pass of a rank, padding included; all of them taken as supervised.
-        fused_loss: the loss is computed with the output layer, so that whole logits never exist.
-        cuda: whether it is a GPU; a CPU keeps the parts of a row's attention, and masks of dropout in full width.
+        cuda: whether it is a GPU of a generation with flash attention; a CPU keeps the parts of a row's attention,
+            and masks of dropout in full width.
     """
     activations = activation_bytes(shape, recipe, profile, pass_tokens, cuda=cuda)
-    logits = 0 if fused_loss else logits_bytes(shape, pass_tokens)
+    logits = logits_bytes(shape, recipe, profile, pass_tokens)
     states = _states(shape, recipe, profile, deepspeed, cuda=cuda)
     return MemoryEstimate(**states, activations=activations, logits=logits)
 
@@ -130,9 +131,16 @@ def resumable_bytes(shape: ModelShape, recipe: Recipe) -> int:
     return trained * (_width(recipe) + _FP32 + _MOMENTS)
 
 
-def logits_bytes(shape: ModelShape, positions: int) -> int:
-    """Of the loss at its peak: log probabilities, their gradient and that of the logits, all in fp32."""
-    return 3 * _FP32 * positions * shape.vocabulary
+def logits_bytes(shape: ModelShape, recipe: Recipe, profile: Profile, positions: int) -> int:
+    """Of the loss at its peak, in fp32.
+
+    Taken at the output layer: logits of a chunk and as much again, and the gradient of the layer's weight. From all
+    logits (`kernels = "torch"`): log probabilities, their gradient and that of the logits.
+    """
+    if profile.kernels == "torch":
+        return 3 * _FP32 * positions * shape.vocabulary
+    weight = shape.head.inputs * shape.vocabulary if recipe.lora is None else 0
+    return 2 * _FP32 * min(positions * shape.vocabulary, CHUNK_ELEMENTS) + _FP32 * weight
 
 
 def activation_bytes(
@@ -179,8 +187,10 @@ def _block_bytes(shape: ModelShape, recipe: Recipe, profile: Profile, tokens: in
     if shape.model_type == "gpt_neox":
         kept += width * 2 * query  # its values are a part of queries, keys and values together
     kept += _dropout_bytes(shape, width, cuda=cuda)
-    # On a CPU what comes out is put together from parts, or copied: what is read next is then another tensor.
-    copied = not cuda and (profile.layout == "step" or shape.model_type == "gpt_neox")
+    # Without flash attention over a whole row, what comes out is put together from parts; a CPU also copies GPT-NeoX's.
+    # What is read next is then another tensor.
+    copied = profile.layout == "step" and not (cuda and profile.kernels == "auto")
+    copied = copied or (not cuda and shape.model_type == "gpt_neox")
     return kept + _read_bytes(shape, recipe, cuda=cuda, copied=copied)
 
 

@@ -90,10 +90,11 @@ def train(folder: Path, model: Path, tokens: Path, profile: Profile, **changes: 
     )
 
 
+@contextmanager
 def start_run(
     folder: Path, model: Path, tokens: Path, profile: Profile, *, before: tuple[str, ...] = (), **changes: Any
-) -> subprocess.Popen[str]:
-    """`train` as the one stage of a run in a process of its own, which takes signals as `tulu run` does.
+) -> Iterator[subprocess.Popen[str]]:
+    """While the block runs: `train` as the one stage of a run, in a process that takes signals as `tulu run` does.
 
     Its exit code is 0, 1 where the training failed, 143 after SIGTERM. What it logs goes to `folder / "output"`, the
     metrics to `folder / "metrics.json"`.
@@ -132,9 +133,14 @@ sys.exit(bool(result.failed))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "shop", ignore_errors=True)
     with (folder / "output").open("w") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*before, sys.executable, "-c", script], stdout=output, stderr=output, env=dict(os.environ), text=True
         )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def steps_of(folder: Path) -> list[StepRecord]:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import torch.distributed as dist
@@ -145,10 +145,32 @@ class _Writer(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed has no 
 
 
 def _write(state: Any, path: str) -> None:
-    with Path(path).open("wb") as file:  # given a path, torch would not say what went wrong
-        torch.save(state, file)
+    with Path(path).open("wb") as file:
+        told = _Told(file)
+        try:
+            torch.save(state, told)
+        except RuntimeError as error:  # torch's own, of a place in the file that it did not expect
+            raise told.error or OSError(str(error)) from error
         file.flush()
         os.fsync(file.fileno())
+
+
+class _Told:
+    """A file to write to, and the first error in that. Torch lets it get lost where it writes the file's end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _problem_of(action: Callable[[], None]) -> str | None:

@@ -34,15 +34,13 @@ class Siblings:
         self._rank = rank
         self._lock = threading.Lock()
         self._over = self._told = False
-        self._poller = select.poll()
-        self._rank_of: dict[int, int] = {}
+        self._rank_of: dict[int, int] = {}  # by the descriptor of its process
         for other, pid in _pids_here(rank, ranks).items():
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:  # gone already; whoever started it sees that
                 continue
             self._rank_of[descriptor] = other
-            self._poller.register(descriptor, select.POLLIN)
         if self._rank_of:
             threading.Thread(target=self._watch, daemon=True, name="siblings").start()
 
@@ -53,17 +51,24 @@ class Siblings:
 
     def one_is_gone(self, within_seconds: float) -> bool:
         """Whether another rank has ended, or does so soon: this one's error follows from that, and the run is told."""
-        ended = self._poller.poll(within_seconds * 1000) if self._rank_of else []
-        if ended:
-            self._tell(self._rank_of[ended[0][0]])
-        return bool(ended)
+        gone = self._first_gone(within_seconds)
+        if gone is not None:
+            self._tell(gone)
+        return gone is not None
 
     def _watch(self) -> None:
-        descriptor = self._poller.poll()[0][0]
+        gone = self._first_gone(None)
         time.sleep(_SETTLE_SECONDS)
-        if not self._over:
-            self._tell(self._rank_of[descriptor])
+        if gone is not None and not self._over:
+            self._tell(gone)
             os._exit(1)
+
+    def _first_gone(self, within_seconds: float | None) -> int | None:
+        poller = select.poll()  # of its own: one of them serves one thread
+        for descriptor in self._rank_of:
+            poller.register(descriptor, select.POLLIN)
+        ended = poller.poll(None if within_seconds is None else within_seconds * 1000)
+        return self._rank_of[ended[0][0]] if ended else None
 
     def _tell(self, gone: int) -> None:
         """Say who is gone, and wait a little before this rank ends, too."""

@@ -1,0 +1,248 @@
+"""Killed, asked to stop, moved to other ranks or left without disk, a training goes on as if nothing had been."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.kill_points import killed_at
+from fakes.processes import left_behind
+from training_runs import (
+    PROFILE,
+    STEPS,
+    losses_of,
+    rank_pid,
+    start_run,
+    states_of,
+    steps_of,
+    train,
+    without_compiler,
+    write_arithmetic,
+    write_tiny_model,
+)
+
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.training.state import newest_state, state_identity
+
+pytestmark = pytest.mark.timeout(600)
+
+# Found here because PATH leads nowhere while the trainings run.
+MOUNT, SLEEP, COPY, SHELL, UNSHARE = (shutil.which(name) or "" for name in ("mount", "sleep", "cp", "sh", "unshare"))
+SMALL_DISK = (UNSHARE, "--user", "--map-root-user", "--mount")
+
+Kill = Callable[["subprocess.Popen[str]", Path], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with without_compiler(tmp_path_factory):
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def tokens(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_arithmetic(tmp_path_factory.mktemp("tokens"), model)
+
+
+def run_until(process: "subprocess.Popen[str]", folder: Path, steps: int, record_before: int = 0) -> None:
+    """Until so many steps are recorded in another file than before; it must still be running then."""
+    deadline = time.monotonic() + 300
+    while record_of(folder) == record_before or len(steps_of(folder)) < steps:
+        assert process.poll() is None, (folder / "output").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def record_of(folder: Path) -> int:
+    """The file of the record, which is written anew at each start; 0 where there is none."""
+    path = folder / "work" / "steps.jsonl"
+    return path.stat().st_ino if path.exists() else 0
+
+
+def kill_run(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """The machine goes, as far as the run knows."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def kill_a_rank(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """As the kernel does when memory is short; the run says which and how, well before any timeout."""
+    os.kill(rank_pid(folder, 1), signal.SIGKILL)
+    killed = time.monotonic()
+    assert process.wait(60) == 1
+    assert time.monotonic() - killed < 30
+    assert "rank 1 was killed by signal 9 (SIGKILL), often the machine's memory was full" in output(folder)
+
+
+def ask_to_stop(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """SIGTERM: what is done is saved before it ends, to the very step."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    last = steps_of(folder)[-1].step
+    assert f"interrupted after step {last}; the same command goes on" in output(folder)
+    assert states_of(folder)[-1] == f"step-{last}"
+    assert not list((folder / "work").glob("stop-*"))
+
+
+def output(folder: Path) -> str:
+    return (folder / "output").read_text()
+
+
+def goes_on_after(
+    kills: list[tuple[Kill, int, Profile]], folder: Path, model: Path, tokens: Path
+) -> tuple[list[tuple[int, int]], Path]:
+    """A training killed once for each (how, not before this step, profile), then carried to its end.
+
+    What is recorded before a kill must be recorded again, digit for digit, by whoever goes on.
+
+    Returns:
+        (for each start but the first: the step it went on from, steps that it did once more), the folder.
+    """
+    seen: list[tuple[float, float | None]] = []
+    repeated = []
+    for kill, steps, profile in kills:
+        record = record_of(folder)
+        with start_run(folder, model, tokens, profile) as process:
+            run_until(process, folder, steps, record)
+            kill(process, folder)
+        assert left_behind(folder) == []
+        found = losses_of(folder)
+        common = min(len(found), len(seen))
+        assert found[:common] == seen[:common]
+        seen = max(seen, found, key=len)
+        repeated.append((int(states_of(folder)[-1].split("-")[1]) if states_of(folder) else 0, len(seen)))
+    metrics = train(folder, model, tokens, kills[-1][2])
+    assert metrics["resumed_from_step"] == repeated[-1][0]
+    assert losses_of(folder)[: len(seen)] == seen
+    assert [step.step for step in steps_of(folder)] == list(range(1, STEPS + 1))
+    return [(state, reached - state) for state, reached in repeated], folder
+
+
+@pytest.fixture(scope="module")
+def zero2(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[int, int]], Path]:
+    """Three kills. States come seldom at first, so that much is done twice."""
+    seldom, often = (replace(PROFILE, checkpoint_every_steps=steps) for steps in (25, 7))
+    kills = [(kill_run, 45, seldom), (kill_a_rank, 30, often), (kill_run, 40, often)]
+    return goes_on_after(kills, tmp_path_factory.mktemp("zero2"), model, tokens)
+
+
+@pytest.fixture(scope="module")
+def zero3(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[int, int]], Path]:
+    """A kill and a polite stop. States come by the clock, which is fast."""
+    by_the_clock = replace(
+        PROFILE, zero_stage=3, checkpoint_every_steps=0, checkpoint_every_minutes=0.2 / 60, checkpoints_kept=2
+    )
+    return goes_on_after(
+        [(kill_run, 30, by_the_clock), (ask_to_stop, 34, by_the_clock)],
+        tmp_path_factory.mktemp("zero3"),
+        model,
+        tokens,
+    )
+
+
+def test_after_kills_under_zero_2_every_loss_is_the_same_digit_for_digit(
+    zero2: tuple[list[tuple[int, int]], Path],
+) -> None:
+    repeated, folder = zero2
+    assert repeated[0][0] == 25
+    assert repeated[0][1] >= 20, "little was done twice, so little was compared"
+    assert [state % 7 for state, _ in repeated[1:]] == [0, 0]
+    assert len(states_of(folder)) == 1
+
+
+def test_after_a_kill_and_a_polite_stop_under_zero_3_too(zero3: tuple[list[tuple[int, int]], Path]) -> None:
+    repeated, folder = zero3
+    assert repeated[0][0] > 0, "the clock saved nothing"
+    assert repeated[1][1] == 0, "something was done twice although it had been saved"
+    assert len(states_of(folder)) <= 2
+
+
+@pytest.fixture(scope="module")
+def moved(
+    zero2: tuple[list[tuple[int, int]], Path], model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
+    """The last steps of two ranks of ZeRO-2 once more with one rank, and the last of those with two of ZeRO-3."""
+    folder = tmp_path_factory.mktemp("moved")
+    shutil.copytree(zero2[1] / "work", folder / "work")
+    one = train(folder, model, tokens, replace(PROFILE, ranks=1, checkpoint_every_steps=2))
+    two = train(folder, model, tokens, replace(PROFILE, zero_stage=3, checkpoint_every_steps=0))
+    return folder, [one, two]
+
+
+def test_other_ranks_and_another_stage_go_on_with_the_same_losses(
+    zero2: tuple[list[tuple[int, int]], Path], moved: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    folder, (one, two) = moved
+    assert "converting the saved state from 2 ranks of ZeRO-2 to 1 rank of ZeRO-2" in one["notes"]
+    assert "converting the saved state from 1 rank of ZeRO-2 to 2 ranks of ZeRO-3" in two["notes"]
+    assert (one["resumed_from_step"], two["resumed_from_step"]) == (56, 58)
+    assert [step.loss for step in steps_of(folder)] == pytest.approx(
+        [step.loss for step in steps_of(zero2[1])], rel=1e-5
+    )
+    assert states_of(folder) == ["step-58", "step-58-universal"]
+
+
+def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(
+    zero2: tuple[list[tuple[int, int]], Path], tmp_path: Path
+) -> None:
+    from tulu_pipeline.training.conversion import convert_state
+
+    shutil.copytree(zero2[1] / "work", tmp_path / "work")
+    before = {path: path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    one_rank = state_identity(1, 2)
+    for point in (0, 5, 50, 200, 300, 400):
+        state, _ = newest_state(tmp_path / "work", one_rank)
+        assert state is not None
+        assert (state.step, state.convert) == (56, True)
+        assert killed_at(point, partial(convert_state, state)), f"it takes fewer than {point} changes"
+        assert {path: path.read_bytes() for path in before} == before
+    convert_state(state)
+    state, _ = newest_state(tmp_path / "work", one_rank)
+    assert state is not None
+    assert (state.universal, state.convert) == (True, False)
+    assert states_of(tmp_path) == ["step-56", "step-56-universal"]
+
+
+def test_a_full_disk_is_told_and_the_next_state_is_saved_once_there_is_room(
+    model: Path, tokens: Path, tmp_path: Path
+) -> None:
+    if (
+        not SMALL_DISK[0]
+        or subprocess.run([*SMALL_DISK, SHELL, "-c", "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no user namespaces here, so no small disk can be mounted")
+    state, room, after = (tmp_path / name for name in ("work/state", "room", "after"))
+    state.mkdir(parents=True)
+    script = f"""
+{MOUNT} -t tmpfs -o size=2m tmpfs {state}
+(while [ ! -e {room} ]; do {SLEEP} 0.02; done; {MOUNT} -o remount,size=64m {state}) &
+"$@"
+code=$?
+{COPY} -r {state} {after}
+exit $code
+"""
+    often = replace(PROFILE, checkpoint_every_steps=5)
+    before = (*SMALL_DISK, SHELL, "-c", script, "sh")
+    with start_run(tmp_path, model, tokens, often, before=before) as process:
+        run_until(process, tmp_path, 6)
+        room.touch()
+        assert process.wait(300) == 0, output(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    told = [note for note in metrics["notes"] if "is not saved, going on: rank" in note]
+    assert 1 <= metrics["saves_failed"] < STEPS // 5 - 1
+    assert told
+    assert "step 5 is not saved, going on: rank 0: No space left on device" in output(tmp_path)
+    assert [path.name for path in after.iterdir()] == [f"step-{STEPS - 5}"]

@@ -16,7 +16,7 @@ PROFILES = Path(__file__).resolve().parents[1] / "deployments" / "profiles"
 
 Slot = Literal["cpu", "gpu", "api"]
 Layout = Literal["step", "padded"]
-Kernels = Literal["auto", "torch"]
+Kernels = Literal["auto", "attention", "torch"]
 Launcher = Literal["local", "hostfile", "torchrun", "slurm"]
 
 
@@ -29,7 +29,8 @@ class Profile:
         zero_stage: DeepSpeed ZeRO stage, 0 to 3.
         offload: keep optimizer state, and under ZeRO-3 the parameters, in CPU memory.
         gradient_checkpointing: compute activations twice instead of keeping them.
-        kernels: `auto` takes fused kernels where the machine has them, `torch` never does.
+        kernels: `auto` takes fused kernels where the machine has them, and the loss at the output head; `attention`
+            takes the attention of them only, `torch` none.
         layout: how a rank lays a step's conversations out in forward passes. `step`: end to end in rows without
             padding, and none sees another. `padded`: neighbors in the order under each other, padded to the longest,
             as the original did; for models in which the conversations of a row would see each other.

@@ -134,10 +134,10 @@ def resumable_bytes(shape: ModelShape, recipe: Recipe) -> int:
 def logits_bytes(shape: ModelShape, recipe: Recipe, profile: Profile, positions: int) -> int:
     """Of the loss at its peak, in fp32.
 
-    Taken at the output layer: logits of a chunk and as much again, and the gradient of the layer's weight. From all
-    logits (`kernels = "torch"`): log probabilities, their gradient and that of the logits.
+    Taken at the output layer (`kernels = "auto"`): logits of a chunk and as much again, and the gradient of the layer's
+    weight. From all logits: log probabilities, their gradient and that of the logits.
     """
-    if profile.kernels == "torch":
+    if profile.kernels != "auto":
         return 3 * _FP32 * positions * shape.vocabulary
     weight = shape.head.inputs * shape.vocabulary if recipe.lora is None else 0
     return 2 * _FP32 * min(positions * shape.vocabulary, CHUNK_ELEMENTS) + _FP32 * weight
@@ -189,7 +189,7 @@ def _block_bytes(shape: ModelShape, recipe: Recipe, profile: Profile, tokens: in
     kept += _dropout_bytes(shape, width, cuda=cuda)
     # Without flash attention over a whole row, what comes out is put together from parts; a CPU also copies GPT-NeoX's.
     # What is read next is then another tensor.
-    copied = profile.layout == "step" and not (cuda and profile.kernels == "auto")
+    copied = profile.layout == "step" and not (cuda and profile.kernels != "torch")
     copied = copied or (not cuda and shape.model_type == "gpt_neox")
     return kept + _read_bytes(shape, recipe, cuda=cuda, copied=copied)
 

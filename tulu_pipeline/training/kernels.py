@@ -37,13 +37,13 @@ def choose_kernels(engine: Any, job: TrainingJob) -> Kernels:
     """Give the engine's model the kernels that it is trained with; all ranks call this together.
 
     Each is compared with the model's own way on a probe first. `kernels = "torch"` in the profile takes no fused one
-    and no chunks: slower and larger, and plain.
+    and no chunks: slower and larger, and plain. `attention` takes no chunks.
 
     Raises:
         BadInput: the layout is `step`, and conversations of a row would see each other in this model.
     """
-    model, fused = engine.module, job.profile.kernels == "auto"
-    head = chunking_head(model, engine, engine.device) if fused else None  # while the attention is the model's own
+    model, fused, chunked = engine.module, job.profile.kernels != "torch", job.profile.kernels == "auto"
+    head = chunking_head(model, engine, engine.device) if chunked else None  # while the attention is the model's own
     if job.profile.layout == "step":
         use_packed_attention(model, engine, engine.device, fused=fused)
         varlen = fused and _every_head_fits(model, engine.device, DTYPES[job.recipe.dtype])

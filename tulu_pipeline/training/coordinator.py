@@ -52,6 +52,7 @@ from tulu_pipeline.training.node import NODES_FOLDER, file_digest, versions
 _PAUSE_SECONDS = 0.2
 _CAUSE_SECONDS = 4.0  # after a first failure: ranks that lost a neighbor speak up before it is known what became of it
 _STOP_SECONDS = 20.0
+_LEAVE_SECONDS = 3.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -313,8 +314,7 @@ class Coordinator:
                     member.channel.send(Stop())
         for member in members:
             member.channel.close()
-        for starter in self._starters:
-            _end(starter.process)
+        _end([starter.process for starter in self._starters])
         if not self._failures:
             return 0
         root = _root_cause(self._failures)
@@ -405,11 +405,14 @@ def _order(member: _Member) -> tuple[int, str]:
     return (sys.maxsize if member.hello.index is None else member.hello.index, member.hello.node)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(timeout=_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """They end by themselves, now that their nodes have; whatever does not is not waited for."""
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def filter_hosts(hosts: Sequence[Host], include: str, exclude: str, where: str) 
     """What is left of the hosts, in their order, by DeepSpeed's filters: `name@other:0,2`.
 
     Raises:
-        BadInput: both filters, or a host or a slot that is not there.
+        BadInput: both filters, a host or a slot that is not there, or a host named twice.
     """
     if include and exclude:
         raise BadInput("include and exclude are both given", where, "keep one of the two")
@@ -256,7 +256,9 @@ def filter_hosts(hosts: Sequence[Host], include: str, exclude: str, where: str) 
             raise BadInput(f"`{part}` names no slots", where, f"write `{name}:0,2`") from None
         if unknown := slots - set(there[name].slots):
             raise BadInput(f"`{name}` has no slot {min(unknown)}", where, f"it has {len(there[name].slots)}")
-        named[name] = named.get(name, set()) | slots
+        if name in named:
+            raise BadInput(f"`{name}` is named twice", where, f"write all its slots at once: `{name}:0,2`")
+        named[name] = slots
     kept = [
         replace(host, slots=tuple(slot for slot in host.slots if (slot in named.get(host.name, ())) == bool(include)))
         for host in hosts

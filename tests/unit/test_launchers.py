@@ -1,0 +1,462 @@
+"""What starts the ranks: hostfiles as DeepSpeed reads them, commands that a shell takes, and who may take part."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tulu_pipeline.artifacts.child_side import EVENT_PREFIX
+from tulu_pipeline.errors import BadInput, Unreachable
+from tulu_pipeline.profile import PROFILES, Profile, load_profile
+from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training import channel
+from tulu_pipeline.training.channel import Channel, Ended, Hello, Refused, Report, Seen, Start, Stop, Task
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launchers import (
+    Host,
+    check_launcher,
+    chosen_hosts,
+    filter_hosts,
+    node_command,
+    own_address,
+    read_hostfile,
+    rendezvous,
+    split_endpoint,
+    ssh_command,
+)
+from tulu_pipeline.training.node import file_digest, join, versions
+
+NODES = Profile(ranks=1, nodes=2, launcher="torchrun", rendezvous="127.0.0.1:0", node_wait_seconds=60.0)
+
+
+# Profiles
+
+
+@pytest.mark.parametrize("path", sorted(PROFILES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_profile_that_is_there_can_be_loaded(path: Path) -> None:
+    profile = load_profile(path.stem)
+    assert profile.name == path.stem
+    assert (profile.nodes > 1) == (profile.launcher != "local")
+
+
+def test_there_is_a_profile_for_each_way_to_launch() -> None:
+    assert {load_profile(path.stem).launcher for path in PROFILES.glob("*.toml")} == {
+        "local", "hostfile", "torchrun", "slurm",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("profile", "told"),
+    [
+        (Profile(nodes=2), "2 nodes with the launcher `local`"),
+        (Profile(nodes=2, launcher="slurm"), "inside a job of Slurm"),
+        (Profile(nodes=2, launcher="hostfile", hostfile="/nowhere"), "the hostfile cannot be read"),
+        (Profile(nodes=2, launcher="torchrun", rendezvous="node-0"), "`node-0` is no address and port"),
+    ],
+)
+def test_a_launcher_that_cannot_work_here_is_refused_before_anything_starts(
+    profile: Profile, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(BadInput) as refused:
+        check_launcher(profile)
+    assert told in refused.value.what
+    assert refused.value.fix
+
+
+def test_a_slurm_job_with_too_few_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    with pytest.raises(BadInput, match="the Slurm job has 2 nodes, 4 are wanted"):
+        check_launcher(Profile(nodes=4, launcher="slurm"))
+
+
+# Hostfiles
+
+
+def test_a_hostfile_is_read_with_comments_and_blank_lines(tmp_path: Path) -> None:
+    file = tmp_path / "hostfile"
+    file.write_text("# the cluster\n\nnode-0 slots=2\nnode-1   slots=1 # half of it broken\n")
+    assert read_hostfile(file) == [Host(name="node-0", slots=(0, 1)), Host(name="node-1", slots=(0,))]
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "line"),
+    [
+        ("node-0 slots=2\nnode-1\n", "`node-1` names no host and slots", ":2"),
+        ("node-0 slots=2\nnode-0 slots=2\n", "`node-0` is there twice", ":2"),
+        ("# nothing\n", "the hostfile names no host", ""),
+    ],
+)
+def test_a_mistake_in_a_hostfile_is_told_with_its_line(tmp_path: Path, text: str, told: str, line: str) -> None:
+    file = tmp_path / "hostfile"
+    file.write_text(text)
+    with pytest.raises(BadInput) as mistake:
+        read_hostfile(file)
+    assert mistake.value.what == told
+    assert mistake.value.where == f"{file}{line}"
+
+
+def filters() -> st.SearchStrategy[str]:
+    slots = st.lists(st.integers(0, 3), min_size=1, max_size=3).map(lambda found: ":" + ",".join(map(str, found)))
+    part = st.tuples(st.sampled_from(["node-0", "node-1", "node-2"]), st.just("") | slots)
+    parts = st.lists(part, min_size=1, max_size=3, unique_by=lambda found: found[0])
+    return parts.map(lambda found: "@".join(map("".join, found)))
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), filters(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_filters_leave_what_deepspeed_leaves(counts: list[int], text: str, included: bool) -> None:
+    from deepspeed.launcher.runner import parse_inclusion_exclusion
+
+    pool = {f"node-{index}": count for index, count in enumerate(counts)}
+    include, exclude = (text, "") if included else ("", text)
+    try:
+        wanted = parse_inclusion_exclusion(pool, include, exclude)
+    except (ValueError, KeyError):
+        wanted = None
+    hosts = [Host(name=name, slots=tuple(range(count))) for name, count in pool.items()]
+    try:
+        found = {host.name: list(host.slots) for host in filter_hosts(hosts, include, exclude, "")}
+    except BadInput:
+        found = None
+    assert found == (None if wanted is None else dict(wanted))
+
+
+def test_a_host_that_a_filter_names_twice_is_refused() -> None:
+    # DeepSpeed takes `node-0@node-0:1` for the one slot.
+    with pytest.raises(BadInput, match="`node-0` is named twice"):
+        filter_hosts([Host(name="node-0", slots=(0, 1))], "node-0@node-0:1", "", "")
+
+
+def test_a_host_with_too_few_slots_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "hostfile"
+    file.write_text("node-0 slots=8\nnode-1 slots=4\n")
+    with pytest.raises(BadInput, match="`node-1` has 4 slots"):
+        chosen_hosts(Profile(ranks=8, nodes=2, launcher="hostfile", hostfile=str(file)))
+    assert chosen_hosts(Profile(ranks=2, nodes=1, launcher="hostfile", hostfile=str(file), include="node-1:1,3")) == [
+        Host(name="node-1", slots=(1, 3))
+    ]
+
+
+# Commands and addresses
+
+
+def test_what_ssh_hands_to_a_shell_arrives_word_by_word() -> None:
+    words = ["-c", "import sys, os; print(sys.argv[1:], 'PYTHONPATH' in os.environ)", "two words", "$HOME", "it's"]
+    *_, host, remote = ssh_command("node-1", [sys.executable, *words], "-p 2222 -o 'LogLevel=ERROR'")
+    assert host == "node-1"
+    printed = subprocess.run(["sh", "-c", remote], capture_output=True, text=True, check=True).stdout
+    assert printed == "['two words', '$HOME', \"it's\"] True\n"
+    assert ssh_command("node-1", [], "-p 2222 -o 'LogLevel=ERROR'")[-6:-2] == ["-p", "2222", "-o", "LogLevel=ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("node-0:29400", ("node-0", 29400)),
+        ("tcp://10.0.0.1:1", ("10.0.0.1", 1)),
+        ("[fd00::1]:29400", ("fd00::1", 29400)),
+        (":29400", ("", 29400)),
+    ],
+)
+def test_an_endpoint_is_host_and_port(text: str, wanted: tuple[str, int]) -> None:
+    assert split_endpoint(text, "") == wanted
+    assert node_command(*wanted)[-1] == text.removeprefix("tcp://")
+
+
+@pytest.mark.parametrize("text", ["node-0", "node-0:", "node-0:70000", "a b:c", "fd00::1:29400"])
+def test_what_is_no_endpoint_is_refused(text: str) -> None:
+    with pytest.raises(BadInput):
+        split_endpoint(text, "")
+
+
+def test_torchrun_has_a_port_that_can_be_told_beforehand() -> None:
+    assert rendezvous(Profile(launcher="torchrun")) == ("", 29400)
+    assert rendezvous(Profile(launcher="hostfile")) == ("", 0)
+
+
+def test_the_own_address_is_one_of_this_machine() -> None:
+    with socket.socket() as probe:
+        probe.bind((own_address([]), 0))  # which the system refuses for any other
+    assert own_address(["localhost"]) == "127.0.0.1"
+
+
+# A node and the run
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        return here, listener.accept()[0]
+
+
+def test_a_connection_that_falls_silent_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "SILENCE_SECONDS", 0.3)
+    here, there = connected()
+    with there:
+        assert list(Channel(here).messages()) == []
+
+
+def test_a_connection_whose_other_side_only_beats_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(channel, "BEAT_SECONDS", 0.1)
+    here, there = (Channel(end) for end in connected())
+    threading.Timer(2.0, lambda: there.send(Stop())).start()
+    assert next(here.messages()) == Stop()
+    there.close()
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    for name in ("model", "out", "work"):
+        (tmp_path / name).mkdir()
+    return write_job(tmp_path, NODES)
+
+
+def write_job(folder: Path, profile: Profile) -> Path:
+    job = TrainingJob(
+        recipe=Recipe(),
+        profile=profile,
+        tokens=(),
+        model=folder / "model",
+        out=folder / "out",
+        work=folder / "work",
+        deepspeed={},
+        resume=None,
+        stop_file=folder / "work" / "stop",
+        rendezvous=folder / "work" / "rendezvous",
+    )
+    path = folder / "work" / "job.json"
+    path.write_text(job.model_dump_json())
+    return path
+
+
+class Run:
+    """A coordinator at work, and its events."""
+
+    def __init__(self, job_file: Path) -> None:
+        command = [sys.executable, "-u", "-m", "tulu_pipeline.training.coordinator", str(job_file)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """The next one of that kind; the others before it are passed over."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line.removeprefix(EVENT_PREFIX)) if line.startswith(EVENT_PREFIX) else {}
+            if event.get("event") == kind:
+                return dict(event)
+        raise AssertionError(f"it ended without `{kind}`")
+
+    def endpoint(self) -> tuple[str, int]:
+        """What it tells the other nodes to join."""
+        return split_endpoint(self.event("waiting")["text"].rpartition(" ")[2], "")
+
+
+def hello(name: str, **changes: Any) -> Hello:
+    return Hello(**{"node": name, "index": None, "versions": versions(), "gpus": 0, "port": 20_000} | changes)
+
+
+def ssh_that_only_waits(folder: Path) -> Path:
+    """A folder with an `ssh` that starts nothing: the test itself is the nodes."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "ssh"
+    program.write_text('#!/bin/sh\nwhile [ ! -e "${0%/*}/over" ]; do sleep 0.1; done\n')
+    program.chmod(0o755)
+    return program.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def connect(run: Run) -> Channel:
+    return Channel(socket.create_connection(run.endpoint()))
+
+
+def test_nodes_that_never_come_are_an_error_that_says_who_is_there_and_how_to_join(job_file: Path) -> None:
+    write_job(job_file.parents[1], replace(NODES, node_wait_seconds=3.0))
+    with Run(job_file) as run:
+        failed = run.event("failed")
+    assert failed["error"].startswith(f"1 of 2 nodes did not join within 3 s; there: {socket.gethostname()}")
+    assert "run `tulu join 127.0.0.1:" in failed["fix"]
+
+
+def test_a_node_that_does_not_see_the_job_is_named(job_file: Path) -> None:
+    with Run(job_file) as run:
+        node = connect(run)
+        node.send(hello("second"))
+        task = next(node.messages())
+        assert isinstance(task, Task)
+        assert task.job_file == job_file
+        node.send(Refused(what=f"second does not see {task.job_file}", fix="share it"))
+        failed = run.event("failed")
+    assert failed["error"] == f"second does not see {job_file}"
+    assert (failed["node"], failed["fix"]) == ("second", "share it")
+
+
+def test_a_node_that_sees_another_file_at_the_same_path_is_named(job_file: Path) -> None:
+    with Run(job_file) as run:
+        node = connect(run)
+        node.send(hello("second"))
+        next(node.messages())
+        node.send(Seen(digest="0" * 64))
+        assert run.event("failed")["error"] == f"second sees another {job_file}"
+
+
+def test_a_node_with_another_release_is_named(job_file: Path) -> None:
+    with Run(job_file) as run:
+        connect(run).send(hello("second", versions=versions() | {"torch": "2.0.1"}))
+        failed = run.event("failed")
+    assert failed["error"] == f"second has torch 2.0.1, this machine {versions()['torch']}"
+
+
+def test_a_node_with_too_few_gpus_is_named(job_file: Path) -> None:
+    write_job(job_file.parents[1], replace(NODES, ranks=8))
+    with Run(job_file) as run:
+        connect(run).send(hello("second", gpus=4))
+        assert run.event("failed")["error"].startswith("second shows 4 GPUs")
+
+
+def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> None:
+    write_job(job_file.parents[1], replace(NODES, nodes=3))
+    with Run(job_file) as run:
+        endpoint = run.endpoint()
+        stranger = socket.create_connection(endpoint)
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert stranger.recv(1) == b"", "what it says is no message, so it is hung up on"
+        gone = Channel(socket.create_connection(endpoint))
+        gone.send(hello("gone"))
+        next(gone.messages())
+        gone.close()
+        nodes = [Channel(socket.create_connection(endpoint)) for _ in range(2)]
+        words = [node.messages() for node in nodes]
+        for name, node, said in zip(("second", "third"), nodes, words, strict=True):
+            node.send(hello(name))
+            task = next(said)
+            assert isinstance(task, Task)
+            node.send(Seen(digest=file_digest(task.job_file, task.nonce)))
+        assert run.event("note")["text"].startswith(f"nodes {socket.gethostname()}, second, third;")
+        starts = [next(said) for said in words]
+        assert [start.index for start in starts if isinstance(start, Start)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        # A rank that lost its neighbor speaks first; the node whose ranks ended without a word is why.
+        (
+            [
+                (0, Report(event={"event": "failed", "rank": 0, "error": "Connection reset by peer"})),
+                (0, Ended(failure="…", code=1)),
+                (1, Ended(failure="…", code=256 - 9)),
+            ],
+            {"rank": None, "node": "b", "error": "rank 1 was killed by signal 9 (SIGKILL)"},
+        ),
+        (
+            [
+                (1, Report(event={"event": "failed", "rank": 1, "error": "ValueError: no"})),
+                (1, Ended(failure="…", code=1)),
+                (0, Report(event={"event": "failed", "rank": 0, "error": "Connection reset by peer"})),
+                (0, Ended(failure="…", code=1)),
+            ],
+            {"rank": 1, "node": "b", "error": "ValueError: no"},
+        ),
+        (
+            [(0, Report(event={"event": "failed", "rank": 0, "error": "Connection reset by peer"})), (1, None)],
+            {"rank": None, "node": "b", "error": "the node b is gone: its connection ended"},
+        ),
+    ],
+    ids=["killed", "failed", "lost"],
+)
+def test_the_error_is_the_one_that_the_others_follow_from(
+    words: list[tuple[int, Any]],
+    told: dict[str, Any],
+    tmp_path: Path,
+    job_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(ssh_that_only_waits(tmp_path)), prepend=os.pathsep)
+    (tmp_path / "hostfile").write_text("a slots=1\nb slots=1\n")
+    port = free_port()
+    profile = replace(NODES, launcher="hostfile", hostfile=str(tmp_path / "hostfile"), rendezvous=f"127.0.0.1:{port}")
+    write_job(tmp_path, profile)
+    with Run(job_file) as run:
+        run.event("waiting")
+        nodes = [Channel(socket.create_connection(("127.0.0.1", port))) for _ in range(2)]
+        said = [node.messages() for node in nodes]
+        for index, name in enumerate("ab"):
+            nodes[index].send(hello(name, index=index))
+            task = next(said[index])
+            assert isinstance(task, Task)
+            nodes[index].send(Seen(digest=file_digest(task.job_file, task.nonce)))
+        assert all(isinstance(next(each), Start) for each in said)
+        (tmp_path / "bin" / "over").touch()
+        for index, word in words:
+            if word is None:
+                nodes[index].close()
+            else:
+                nodes[index].send(word)
+        if words[-1][1] is None:
+            assert next(said[0]) == Stop(), "who is left is told to end"
+            nodes[0].send(Ended(failure="…", code=1))
+        failed = run.event("failed")
+    assert failed["error"].startswith(told["error"])
+    assert (failed["rank"], failed["node"]) == (told["rank"], told["node"])
+
+
+def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = node_command("127.0.0.1", listener.getsockname()[1], name="second")
+        node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        connection, _ = listener.accept()
+        run = Channel(connection)
+        said = run.messages()
+        greeting = next(said)
+        assert isinstance(greeting, Hello)
+        assert (greeting.node, greeting.versions) == ("second", versions())
+        run.send(Task(job_file=tmp_path / "job.json", nonce="n"))
+        refused = next(said)
+        assert isinstance(refused, Refused)
+        assert refused.what == f"second does not see {tmp_path / 'job.json'}: No such file or directory"
+        _, told = node.communicate(timeout=60)
+        assert node.returncode == 1
+        assert "put the store and the model on a disk that every node has" in told
+
+
+def test_a_host_that_cannot_be_logged_in_to_is_named_at_once(tmp_path: Path, job_file: Path) -> None:
+    if shutil.which("ssh") is None:
+        pytest.skip("`ssh` is not installed (openssh-client)")
+    (tmp_path / "hostfile").write_text("localhost slots=1\n")
+    closed = f"-p {free_port()}"
+    write_job(
+        tmp_path,
+        replace(NODES, nodes=1, launcher="hostfile", hostfile=str(tmp_path / "hostfile"), launcher_arguments=closed),
+    )
+    with Run(job_file) as run:
+        failed = run.event("failed")
+    assert failed["error"].startswith("localhost: the node ended with code 255 before it joined: ssh: connect to host")
+
+
+def test_who_joins_where_nothing_is_gives_up_after_the_wait() -> None:
+    with pytest.raises(Unreachable, match="no finetuning for 0 s"):
+        join("127.0.0.1", free_port(), name="second", wait_seconds=0.0)

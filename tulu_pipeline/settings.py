@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
@@ -51,6 +51,33 @@ def read_settings(store: str | None = None) -> Settings:
         wandb_group=env.get("WANDB_RUN_GROUP") or None,
         mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI") or None,
         mlflow_experiment=env.get("MLFLOW_EXPERIMENT_NAME") or "tulu_pipeline",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderAccess:
+    """Where a provider of models is reached, and with which key; execution only, and never written anywhere.
+
+    Attributes:
+        base_url: with the version, such as `https://api.openai.com/v1`; may hold credentials.
+        key: "" for a server that asks for none.
+        prices: a table of prices that goes before the project's (`TULU_API_PRICES`), or None.
+    """
+
+    base_url: str = field(repr=False)
+    key: str = field(repr=False)
+    prices: Path | None = None
+
+
+def provider_access(provider: str) -> ProviderAccess:
+    """How `provider` is reached, by `<PROVIDER>_BASE_URL` and `<PROVIDER>_API_KEY`; OpenAI's address is known."""
+    prefix = provider.upper().replace("-", "_")
+    base_url = os.environ.get(f"{prefix}_BASE_URL") or ("https://api.openai.com/v1" if provider == "openai" else "")
+    prices = os.environ.get("TULU_API_PRICES")
+    return ProviderAccess(
+        base_url=base_url.rstrip("/"),
+        key=os.environ.get(f"{prefix}_API_KEY", ""),
+        prices=Path(prices) if prices else None,
     )
 
 

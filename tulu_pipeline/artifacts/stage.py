@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tulu_pipeline.artifacts.source import Source
+from tulu_pipeline.budget import Budget
 from tulu_pipeline.profile import Profile, Slot
 from tulu_pipeline.settings import Settings
 
@@ -39,6 +40,8 @@ class RunContext:
         settings: what the environment says.
         progress: where progress goes.
         strict_rows: fail a stage on the first malformed row instead of dropping it with its reason.
+        budget: what may be spent on servers that are paid.
+        unsafe_code: execute programs that a model wrote even where they cannot be isolated.
         on_child: called with (pid of the supervisor) for each child process, so that a takeover can end it.
     """
 
@@ -46,6 +49,8 @@ class RunContext:
     settings: Settings
     progress: ReportProgress = no_progress
     strict_rows: bool = False
+    unsafe_code: bool = False
+    budget: Budget = field(default_factory=Budget)
     on_child: Callable[[int], None] = field(default=lambda pid: None)
 
 

@@ -6,6 +6,7 @@ work/<stage>/<key>/                  scratch that survives a kill, removed at pu
 attempts/<key>/<n>                   results asked for anew by --refresh
 leases/<key>/<n>.json                who is making it
 refs/<experiment>/<cell>             names for people
+api/replies.jsonl                    replies of paid servers, in the local folder (see `api.replies`)
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class Store:
         self.url = opened.url
         cache = cache or Path.home() / ".cache" / "tulu_pipeline"
         self._scratch = opened.local or cache / sha256_text(opened.url)[:12]
+
+    @property
+    def scratch(self) -> Path:
+        """A local folder that belongs to this store alone: the store itself where it is local."""
+        return self._scratch
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest under `key`, or None where nothing is published."""

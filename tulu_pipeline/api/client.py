@@ -1,0 +1,389 @@
+"""The client: many requests at a time, each tried until it is answered, recorded or hopeless; none paid for twice.
+
+All requests to a provider go through one event loop in a thread of its own, whatever threads ask: what the provider
+says about its limits concerns them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+from tulu_pipeline.api.concurrency import Flow
+from tulu_pipeline.api.prices import Price, PriceTable, read_prices
+from tulu_pipeline.api.replies import ReplyLog, reply_log
+from tulu_pipeline.api.requests import HOPELESS, ApiError, ApiRequest, Reply
+from tulu_pipeline.api.retry import Fault, Patience
+from tulu_pipeline.api.transport import attempt, open_sdk
+from tulu_pipeline.artifacts.interrupts import raise_if_asked
+from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.artifacts.store import Store
+from tulu_pipeline.budget import Budget
+from tulu_pipeline.errors import BadInput, MissingOnMachine, TuluError
+from tulu_pipeline.settings import ProviderAccess, provider_access
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.05  # for room in the budget, and for a reply that another process has asked for
+_LISTEN_EVERY_SECONDS = 0.5  # for an interrupt
+_ZERO = Decimal(0)
+
+Answer = Reply | ApiError
+
+
+@dataclass(slots=True)
+class Spending:
+    """What one `ask` did.
+
+    Attributes:
+        cost_usd: paid now. known: replies that had been recorded before. asked: replies that came now.
+        models: what answered, in the server's words.
+    """
+
+    cost_usd: Decimal = _ZERO
+    known: int = 0
+    asked: int = 0
+    models: set[str] = field(default_factory=set)
+
+
+class Client:
+    """Asks one provider; use `connected`."""
+
+    def __init__(
+        self, provider: str, access: ProviderAccess, replies: ReplyLog, *, cap: int, patience: Patience | None = None
+    ) -> None:
+        self.provider = provider
+        self.patience = patience or Patience()
+        self._prices: PriceTable = read_prices(access.prices)
+        self._replies = replies
+        self._access = access
+        self._cap = max(1, cap)
+        self._dice = random.Random()  # only for waits
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"api {provider}", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def price(self, model: str) -> Price | None:
+        """What a model costs."""
+        return self._prices.find(self.provider, model)
+
+    def estimate(self, requests: Iterable[ApiRequest]) -> tuple[int, Decimal | None]:
+        """How many of the requests would have to be asked, and what they would cost about; None without a price."""
+        wanted: dict[str, ApiRequest] = {}
+        for request in requests:
+            digest = request.digest()
+            if self._replies.find(digest) is None:
+                wanted[digest] = request
+        costs = _ZERO
+        for request in wanted.values():
+            price = self.price(request.model)
+            if price is None:
+                return len(wanted), None
+            costs += price.likely(request)
+        return len(wanted), costs
+
+    def ask(
+        self, requests: Iterable[tuple[str, ApiRequest]], budget: Budget, spending: Spending | None = None
+    ) -> Iterator[tuple[str, Answer]]:
+        """Answer every request, in any order, each as soon as it is there.
+
+        A reply that is recorded is taken from there. After an error that concerns all (no money, no key, no such
+        model) what was not sent yet is not sent, and comes back as "stopped".
+
+        Args:
+            requests: with names of the caller's own; read as room appears.
+            budget: what may be spent.
+            spending: is told what was.
+
+        Raises:
+            BadInput: a budget that is bounded, and a model that has no price.
+            StoreError: a reply cannot be recorded.
+        """
+        spent = Spending() if spending is None else spending
+        answers: queue.Queue[tuple[str, Answer | BaseException]] = queue.Queue()
+        stop = threading.Event()
+        waiting, open_now = iter(requests), 0
+        try:
+            while True:
+                while open_now < 2 * self._cap and (following := next(waiting, None)) is not None:
+                    name, request = following
+                    self._refuse_without_price(request, budget)
+                    task = self._one(name, request, budget, spent, stop, answers)
+                    asyncio.run_coroutine_threadsafe(task, self._loop)
+                    open_now += 1
+                if not open_now:
+                    return
+                name, answer = _next(answers)
+                open_now -= 1
+                if isinstance(answer, BaseException):
+                    raise answer
+                if isinstance(answer, ApiError) and answer.kind in HOPELESS:
+                    stop.set()
+                yield name, answer
+        finally:
+            stop.set()
+
+    def close(self) -> None:
+        """Wait for what is under way, and end."""
+        asyncio.run_coroutine_threadsafe(self._drain(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # What follows runs in the event loop.
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._flow = Flow(self._cap)
+        self._sdk = open_sdk(self._access, self._cap)
+        self._ready.set()
+        self._loop.run_forever()
+
+    async def _drain(self) -> None:
+        others = [task for task in asyncio.all_tasks(self._loop) if task is not asyncio.current_task()]
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._sdk.close()
+        await self._loop.shutdown_default_executor()
+
+    async def _one(
+        self,
+        name: str,
+        request: ApiRequest,
+        budget: Budget,
+        spent: Spending,
+        stop: threading.Event,
+        answers: queue.Queue[tuple[str, Answer | BaseException]],
+    ) -> None:
+        """Put the answer to one request, or what prevents it, into the queue."""
+        try:
+            answers.put((name, await self._answer(request, budget, spent, stop)))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the request came from
+            answers.put((name, error))
+
+    async def _answer(self, request: ApiRequest, budget: Budget, spent: Spending, stop: threading.Event) -> Answer:
+        try:
+            digest = request.digest()
+        except BadInput as error:
+            return ApiError(kind="bad_request", reason=error.what)
+        while True:
+            known = await asyncio.to_thread(self._replies.find, digest)
+            if known is not None:
+                spent.known += 1
+                spent.models.add(known.model)
+                return known
+            if (same := self._under_way.get(digest)) is not None:
+                await asyncio.shield(same)
+                continue  # it is recorded now, or must be asked by this one
+            mine = self._under_way[digest] = self._loop.create_future()
+            try:
+                answer = await self._claim_and_ask(request, digest, budget, spent, stop)
+            finally:
+                del self._under_way[digest]
+                mine.set_result(None)
+            if answer is not None:
+                return answer
+
+    async def _claim_and_ask(
+        self, request: ApiRequest, digest: str, budget: Budget, spent: Spending, stop: threading.Event
+    ) -> Answer | None:
+        """The answer; None where another process has asked, or is asking, for the same."""
+        with self._replies.claimed(digest) as mine:
+            if not mine:
+                await asyncio.sleep(_POLL_SECONDS)
+                return None
+            if await asyncio.to_thread(self._replies.find, digest) is not None:
+                return None
+            answer = await self._try(request, digest, budget, stop)
+            if isinstance(answer, Reply):
+                await asyncio.to_thread(self._replies.add, request, answer)
+                spent.asked += 1
+                spent.cost_usd += Decimal(answer.cost_usd or 0)
+                spent.models.add(answer.model)
+            return answer
+
+    async def _try(self, request: ApiRequest, digest: str, budget: Budget, stop: threading.Event) -> Answer:
+        """Attempt after attempt, as long as there is patience."""
+        patience, tries = self.patience, 0
+        deadline = time.monotonic() + patience.deadline_seconds
+        while True:
+            entered = await self._flow.enter()
+            fault: Fault | None = None
+            answered = False
+            try:
+                if stop.is_set():
+                    return ApiError(kind="stopped", reason="an earlier error concerns all", attempts=tries)
+                tries += 1
+                seconds = max(0.001, min(patience.attempt_seconds, deadline - time.monotonic()))
+                async with self._paid(request, budget) as bill:
+                    if bill is None:
+                        return ApiError(kind="budget", reason=_no_room(request, budget, self.price(request.model)))
+                    found = await asyncio.wait_for(attempt(self._sdk, request, digest, seconds), seconds + 1)
+                    if isinstance(found, Reply):
+                        answered = True
+                        return replace(found, cost_usd=bill.settle(found))
+                    fault = found
+                    bill.may_have_cost = fault.may_have_cost
+            except TimeoutError:
+                fault = Fault(kind="timeout", reason="no answer in time", may_have_cost=True)
+            finally:
+                limited = fault is not None and fault.kind == "rate_limit"
+                await self._flow.leave(entered, answered=answered, limited=limited)
+            if not fault.retried or tries >= patience.attempts:
+                return ApiError(kind=fault.kind, reason=fault.reason, attempts=tries)
+            asked_to_wait = fault.retry_after_seconds
+            if asked_to_wait is not None:
+                self._flow.hush(asked_to_wait)
+                deadline += asked_to_wait
+            else:
+                await asyncio.sleep(patience.wait_seconds(tries, self._dice))
+            if time.monotonic() >= deadline:
+                reason = f"{fault.reason}; {patience.deadline_seconds:.0f} s are over"
+                return ApiError(kind=fault.kind, reason=reason, attempts=tries)
+            log.info("%s: trying again after %s (%s)", self.provider, fault.kind, fault.reason)
+
+    @contextlib.asynccontextmanager
+    async def _paid(self, request: ApiRequest, budget: Budget) -> AsyncIterator[_Bill | None]:
+        """Set aside what the attempt can cost at most, and settle afterwards; None where it is not left."""
+        price = self.price(request.model)
+        most = _ZERO if price is None else price.highest(request)
+        while not budget.reserve(most):
+            if not budget.reserved:
+                yield None
+                return
+            await asyncio.sleep(_POLL_SECONDS)  # what is under way may cost less than was set aside for it
+        bill = _Bill(price, most)
+        try:
+            yield bill
+        except BaseException:
+            bill.may_have_cost = True
+            raise
+        finally:
+            budget.settle(most, bill.due())
+
+    # What follows is called by any thread.
+
+    def _refuse_without_price(self, request: ApiRequest, budget: Budget) -> None:
+        if budget.max_usd is not None and self.price(request.model) is None:
+            raise BadInput(
+                f"nobody knows what `{request.model}` costs, so a budget of ${budget.max_usd} cannot be kept",
+                f"provider `{self.provider}`, prices read {self._prices.read}",
+                "give its price in a table of your own (`TULU_API_PRICES`), or run without `--max-usd`",
+            )
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What an attempt costs: what the reply says; else all that was set aside, if it may have cost anything."""
+
+    price: Price | None
+    most: Decimal
+    paid: Decimal | None = None
+    may_have_cost: bool = False
+
+    def settle(self, reply: Reply) -> str:
+        if self.price is None:
+            return ""
+        self.paid = self.price.cost(reply.usage)
+        if self.paid > self.most:
+            log.warning("a reply cost $%s, though $%s was thought the most", self.paid, self.most)
+        return format(self.paid.normalize(), "f")
+
+    def due(self) -> Decimal:
+        if self.paid is not None:
+            return self.paid
+        return self.most if self.may_have_cost else _ZERO
+
+
+_clients: dict[tuple[Any, ...], tuple[Client, int]] = {}
+_clients_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def connected(provider: str, ctx: RunContext, patience: Patience | None = None) -> Iterator[Client]:
+    """This process's client of a provider; whoever needs it at the same time shares it.
+
+    Raises:
+        MissingOnMachine: the SDK or the provider's address or key.
+    """
+    access = provider_access(provider)
+    _refuse_missing(provider, access)
+    folder = Store(ctx.settings.store).scratch / "api"
+    cap = max(1, ctx.profile.api_slots)
+    key = (provider, access.base_url, access.key, access.prices, folder.absolute(), cap, patience)
+    with _clients_lock:
+        client, users = _clients.get(key) or (
+            Client(provider, access, reply_log(folder), cap=cap, patience=patience),
+            0,
+        )
+        _clients[key] = (client, users + 1)
+    try:
+        yield client
+    finally:
+        with _clients_lock:
+            client, users = _clients.pop(key)
+            if users > 1:
+                _clients[key] = (client, users - 1)
+        if users == 1:
+            client.close()
+
+
+def failure_of(errors: dict[str, ApiError], total: int, where: str) -> TuluError | None:
+    """The failure of work of which some requests were not answered; None where all were."""
+    from tulu_pipeline.errors import StageFailed, Unreachable
+
+    if not errors:
+        return None
+    first = next((error for error in errors.values() if error.kind != "stopped"), next(iter(errors.values())))
+    counts: dict[str, int] = {}
+    for error in errors.values():
+        counts[error.kind] = counts.get(error.kind, 0) + 1
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    what = f"{len(errors)} of {total} requests were not answered ({told}); the first: {first.reason}"
+    again = "the others are kept, and not paid for again"
+    fixes = {
+        "auth": f"look at the provider's key; then the same command: {again}",
+        "budget": f"a higher `--max-usd`: {again}",
+        "quota": f"add money to the provider's account; then the same command: {again}",
+    }
+    kind = Unreachable if first.kind in ("connection", "timeout", "server", "rate_limit") else StageFailed
+    return kind(what, where, fixes.get(first.kind, f"run the same command again: {again}"))
+
+
+def _next(answers: queue.Queue[tuple[str, Answer | BaseException]]) -> tuple[str, Answer | BaseException]:
+    while True:
+        raise_if_asked()
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=_LISTEN_EVERY_SECONDS)
+
+
+def _no_room(request: ApiRequest, budget: Budget, price: Price | None) -> str:
+    most = _ZERO if price is None else price.highest(request)
+    return f"a request may cost ${most:.4f}, of ${budget.max_usd} are ${budget.left:.4f} left"
+
+
+def _refuse_missing(provider: str, access: ProviderAccess) -> None:
+    import importlib.util
+
+    prefix = provider.upper().replace("-", "_")
+    if importlib.util.find_spec("openai") is None:
+        raise MissingOnMachine(
+            "`openai` is not installed", f"provider `{provider}`", "`pip install 'tulu-pipeline[judge]'`"
+        )
+    if not access.base_url:
+        raise MissingOnMachine("no address", f"provider `{provider}`", f"set {prefix}_BASE_URL")
+    host = urlsplit(access.base_url).hostname or ""
+    if not access.key and host.endswith("openai.com"):
+        raise MissingOnMachine("no key", f"provider `{provider}`", f"set {prefix}_API_KEY")

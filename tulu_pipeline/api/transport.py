@@ -1,0 +1,59 @@
+"""One attempt at one request, through the SDK: an answer or a fault. It never tries again by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tulu_pipeline.api.answers import Malformed, parse_reply
+from tulu_pipeline.api.requests import ApiRequest, Reply
+from tulu_pipeline.api.retry import Fault, fault_of_status
+from tulu_pipeline.settings import ProviderAccess
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+def open_sdk(access: ProviderAccess, in_flight: int) -> AsyncOpenAI:
+    """The SDK's client; to be closed in the event loop that uses it."""
+    import httpx2
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+    limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+    http_client = DefaultAsyncHttpxClient(limits=limits, follow_redirects=False)
+    # A key must be there; a server of one's own looks at none.
+    return AsyncOpenAI(api_key=access.key or "none", base_url=access.base_url, max_retries=0, http_client=http_client)
+
+
+async def attempt(sdk: AsyncOpenAI, request: ApiRequest, digest: str, timeout_seconds: float) -> Reply | Fault:
+    """Send a request once."""
+    import httpx2
+    import openai
+
+    try:
+        response = await sdk.post(
+            request.endpoint,
+            body=request.body(),
+            cast_to=httpx2.Response,
+            options={"timeout": timeout_seconds},
+        )
+        return parse_reply(response.content.decode(), request, digest)
+    except openai.APIStatusError as error:
+        return fault_of_status(error.status_code, _headers(error.response), error.response.text)
+    except openai.APITimeoutError:
+        return Fault(kind="timeout", reason=f"no answer in {timeout_seconds:.0f} s", may_have_cost=True)
+    except openai.APIConnectionError as error:
+        cause = error.__cause__ or error
+        return Fault(kind="connection", reason=type(cause).__name__, may_have_cost=not _never_sent(cause))
+    except (Malformed, UnicodeDecodeError) as error:
+        return Fault(kind="malformed", reason=str(error), may_have_cost=True)
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether no connection came about, so that nobody can have generated anything."""
+    import httpx2
+
+    return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+
+
+def _headers(response: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.processes import kill_once, left_behind
-from training_runs import PROFILE, STEPS, start_training, steps_of, train, write_arithmetic, write_tiny_model
+from training_runs import PROFILE, STEPS, start_run, steps_of, train, write_arithmetic, write_tiny_model
 
 from tulu_pipeline.tokens.shards import open_tokens
 from tulu_pipeline.training.data import MixtureTokens
@@ -54,9 +54,9 @@ Trained = tuple[Path, list[HeldOutRecord], dict[str, Any]]
 def trained(model: Path, tokens: Path, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """(folder, the looks recorded until the kill, metrics of the resumed training)."""
     folder = tmp_path_factory.mktemp("training")
-    process = start_training(folder, model, tokens, PROFILE, **CHANGES)
-    # The state was saved after step 20: what is resumed from lies between the looks after 15 and 30.
-    kill_once(process, lambda: len(steps_of(folder)) >= KILLED_AFTER, timeout_seconds=240)
+    with start_run(folder, model, tokens, PROFILE, **CHANGES) as process:
+        # The state was saved after step 20: what is resumed from lies between the looks after 15 and 30.
+        kill_once(process, lambda: len(steps_of(folder)) >= KILLED_AFTER, timeout_seconds=240)
     assert left_behind(folder) == []
     before = looks_of(folder)
     return folder, before, train(folder, model, tokens, PROFILE, **CHANGES)

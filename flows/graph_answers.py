@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.catalog import find_benchmark
 from flows.graph_data import DataGraph
+from tasks.execute import EXECUTE, ExecuteParams
 from tasks.generate import GENERATE, generate_params
 from tasks.import_completions import IMPORT, ImportParams
 from tasks.judge import JUDGE, JudgeParams
@@ -13,7 +14,7 @@ from tulu_pipeline.artifacts.artifact import Artifact, ObjectRef
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.experiment import Experiment
-from tulu_pipeline.specs.judge import Judge
+from tulu_pipeline.specs.judge import Execution, Judge
 from tulu_pipeline.specs.model import PretrainedTokenizer
 from tulu_pipeline.specs.recorded_model import RecordedModel
 
@@ -114,6 +115,7 @@ class AnswersGraph:
             engine_dtype=self.experiment.engine_dtype,
             item_limit=self.experiment.item_limit.get(setting.metric),
             max_new_tokens=self.experiment.max_new_tokens,
+            samples=self.experiment.samples,
             template=template,
         )
         made = Artifact(
@@ -140,7 +142,18 @@ class AnswersGraph:
         asked = self.data.download(benchmark.name, benchmark.sources)
         inputs = {"completions": completions, "benchmark": asked}
         judge = self._judge(setting)
-        if judge is not None:
+        if isinstance(judge, Execution):
+            executed = ExecuteParams(
+                benchmark=benchmark.name, metric=setting.metric, execution=judge, definition=benchmark
+            )
+            inputs["replies"] = Artifact(
+                stage=EXECUTE,
+                cell=f"{row}/{setting.metric}",
+                params=executed,
+                inputs={"completions": completions, "benchmark": asked},
+                objects=(_prompts(benchmark),),
+            )
+        elif judge is not None:
             inputs["replies"] = Artifact(
                 stage=JUDGE,
                 cell=f"{row}/{setting.metric}",

@@ -54,6 +54,8 @@ def reproduce(
     profile: str | None = None,
     strict_rows: bool = False,
     update_sources: bool = False,
+    unsafe_code: bool = False,
+    max_usd: str | None = None,
 ) -> dict[str, Any]:
     """Make what is missing or stale of an experiment.
 
@@ -66,6 +68,8 @@ def reproduce(
         profile: execution profile: a name or a TOML file.
         strict_rows: fail on the first malformed row instead of dropping it.
         update_sources: resolve moving sources anew.
+        unsafe_code: execute programs that a model wrote even where they cannot be isolated.
+        max_usd: what the run may spend on servers that are paid, in US dollars.
 
     Returns:
         What the run did, as `tulu run --json` prints it.
@@ -83,6 +87,8 @@ def reproduce(
         profile=profile,
         strict_rows=strict_rows,
         update_sources=update_sources,
+        unsafe_code=unsafe_code,
+        max_usd=max_usd,
     )
     forward_logs()
     try:

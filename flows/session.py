@@ -16,6 +16,7 @@ from tulu_pipeline.artifacts.resolve import Resolver, SourcesLock
 from tulu_pipeline.artifacts.run import RunResult, Submit, local_threads
 from tulu_pipeline.artifacts.stage import ReportProgress, RunContext, no_progress
 from tulu_pipeline.artifacts.store import Store
+from tulu_pipeline.budget import Budget, dollars
 from tulu_pipeline.errors import BadInput, NotFound, TuluError
 from tulu_pipeline.profile import has_gpu, load_profile
 from tulu_pipeline.settings import Settings, read_settings
@@ -37,6 +38,8 @@ class Request:
         profile: name or path of an execution profile; None detects the machine.
         strict_rows: fail on the first malformed row.
         update_sources: resolve moving sources anew.
+        unsafe_code: execute programs that a model wrote even where they cannot be isolated.
+        max_usd: what the run may spend on servers that are paid, in US dollars; None is without bound.
     """
 
     experiment: str
@@ -47,6 +50,8 @@ class Request:
     profile: str | None = None
     strict_rows: bool = False
     update_sources: bool = False
+    unsafe_code: bool = False
+    max_usd: str | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +103,8 @@ def prepare_graph(
         settings=settings,
         progress=progress,
         strict_rows=request.strict_rows,
+        unsafe_code=request.unsafe_code,
+        budget=Budget(dollars(request.max_usd)),
     )
     store = Store(settings.store)
     forced = {artifact.name for selection in request.refresh for artifact in select(graph, selection)}

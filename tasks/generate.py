@@ -71,9 +71,12 @@ def generate_params(
     engine_dtype: Dtype,
     item_limit: int | None = None,
     max_new_tokens: int | None = None,
+    samples: int | None = None,
     template: Template = "tulu",
 ) -> GenerateParams:
-    """The parameters of a setting; `max_new_tokens` caps the setting's own number, `template` holds where `tuned`.
+    """The parameters of a setting.
+
+    `max_new_tokens` and `samples` cap the setting's own numbers, `template` holds where `tuned`.
 
     Raises:
         NotFound: no such setting.
@@ -87,6 +90,7 @@ def generate_params(
         sampling=dataclasses.replace(
             sampling,
             max_new_tokens=min(sampling.max_new_tokens, max_new_tokens or sampling.max_new_tokens),
+            samples=min(sampling.samples, samples or sampling.samples),
             stop=sampling.stop_tuned if tuned else sampling.stop,
             stop_tuned=(),
         ),
@@ -212,7 +216,7 @@ def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
             raise BadInput(f"two items are called `{item.item_id}`", job.name, "give each item an id of its own")
         seen.add(item.item_id)
         cue = item.cue if item.cue_tuned is None or not params.tuned else item.cue_tuned
-        prompts = [render(text, cue) for text in item.prompts]
+        prompts = [render(text, cue) if item.chat else _as_it_stands(text, cue) for text in item.prompts]
         controls = tuple(prompt.controls for prompt in prompts)
         yield Question(
             item_id=item.item_id,
@@ -222,10 +226,16 @@ def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
         )
 
 
+def _as_it_stands(text: str, cue: str) -> Prompt:
+    return Prompt(text=render_prompt(text, cue, tuned=False))
+
+
 def _renderer(job: Job[GenerateParams]) -> Callable[[str, str], Prompt]:
     """From a user's text and a cue to a prompt."""
+    if not job.params.tuned:
+        return _as_it_stands
     if job.params.template == "tulu":
-        return lambda text, cue: Prompt(text=render_prompt(text, cue, tuned=job.params.tuned))
+        return lambda text, cue: Prompt(text=render_prompt(text, cue, tuned=True))
     from tulu_pipeline.tokens.own_template import load_own_template
     from tulu_pipeline.tokens.tokenizer import load_tokenizer
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tulu_pipeline.artifacts.run import RunResult
 
 StrictRows = Annotated[bool, Parameter(help="fail on malformed rows instead of dropping them.")]
+UnsafeCode = Annotated[bool, Parameter(help="execute programs that a model wrote even where they cannot be isolated.")]
+MaxUsd = Annotated[
+    str | None, Parameter(help="spend at most so much on servers that are paid; replies that are known cost nothing.")
+]
 UpdateSources = Annotated[bool, Parameter(help="resolve moving sources anew.")]
 DryRun = Annotated[bool, Parameter(help="run nothing: steps, tokens, memory of each GPU and time of every finetuning.")]
 Runner = Annotated[str, Parameter(help="prefect or local.")]
@@ -31,6 +35,8 @@ def run(
     profile: options.Profile = None,
     strict_rows: StrictRows = False,
     update_sources: UpdateSources = False,
+    unsafe_code: UnsafeCode = False,
+    max_usd: MaxUsd = None,
     dry_run: DryRun = False,
     runner: Runner = "prefect",
     store: options.Store = None,
@@ -50,6 +56,8 @@ def run(
         profile=profile,
         strict_rows=strict_rows,
         update_sources=update_sources,
+        unsafe_code=unsafe_code,
+        max_usd=max_usd,
     )
     session = prepare(request)
     if dry_run:

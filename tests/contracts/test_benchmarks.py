@@ -28,6 +28,24 @@ EXAMPLES = {
             gold="(B)",
         ),
     ),
+    "codex_eval": (
+        Item(item_id="x", prompts=("def f():\n",), chat=False, gold={"k": 1, "solution": "    return 1\n"}),
+        Completion(item_id="x", texts=("    return Yes()", "    return 0"), finish_reasons=("stop", "stop")),
+        {
+            "samples": [
+                {"outcome": "passed", "error": "", "flags": ["own_equality"]},
+                {"outcome": "failed", "error": "AssertionError", "flags": []},
+            ]
+        },
+        ItemScore(
+            item_id="x",
+            group="",
+            scores={"paper": 0.5, "strict": 0.0, "pass@1": 0.5},
+            extracted={"paper": "1 of 2", "strict": "0 of 2", "pass@1": "1 of 2"},
+            flags=("own_equality",),
+            gold="    return 1\n",
+        ),
+    ),
     "gsm": (
         Item(item_id="x", prompts=("?",), gold="993"),
         Completion(item_id="x", texts=("It is 1,000 - 7. So the answer is $993.",), finish_reasons=("stop",)),
@@ -67,6 +85,9 @@ EXAMPLES = {
     ),
 }
 
+# What a judge says of an empty answer.
+ABOUT_NOTHING = {"codex_eval": {"samples": [{"outcome": "failed", "error": "IndentationError", "flags": []}]}}
+
 
 @each_benchmark
 def test_a_benchmarks_file_says_what_it_is(benchmark: Benchmark) -> None:
@@ -88,7 +109,7 @@ def test_an_empty_answer_is_wrong_and_flagged(benchmark: Benchmark) -> None:
     if item.choices:
         pytest.skip("nothing is written")
     completion = Completion(item_id="x", texts=("",), finish_reasons=("length",))
-    score = benchmark.score(item, completion, {"verdict": "loss"})
+    score = benchmark.score(item, completion, ABOUT_NOTHING.get(benchmark.name, {"verdict": "loss"}))
     assert set(score.scores.values()) == {0.0}
     assert {"empty", "truncated"} <= set(score.flags)
 
@@ -98,7 +119,8 @@ def test_a_benchmark_can_be_told_apart_and_hashed(benchmark: Benchmark) -> None:
     for setting in benchmark.settings:
         assert benchmark.setting(setting.metric) is setting
         canonical_json([setting.sampling, setting.options])
-        assert setting.sampling.stop_tuned == (), "the paper's tuned models stop by themselves"
+        stops = setting.sampling.stop if benchmark.name == "codex_eval" else ()
+        assert setting.sampling.stop_tuned == stops, "the paper's tuned models stop by themselves, but for a function"
     assert all(source.address() for source in benchmark.sources.values())
 
 

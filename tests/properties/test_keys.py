@@ -156,6 +156,7 @@ CONTEXTS = {
     "settings": settings(Path("/elsewhere"), mirror="/mirror", hub_token="secret"),
     "progress": lambda *_: None,
     "strict_rows": True,
+    "unsafe_code": True,
     "on_child": lambda pid: None,
 }
 

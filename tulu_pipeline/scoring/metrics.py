@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.scoring.statistics import estimate
+from tulu_pipeline.scoring.statistics import bootstrap_mean, estimate
 from tulu_pipeline.specs.benchmark import Benchmark, ItemScore
 
 SCHEMA_VERSION = 1
@@ -19,8 +19,8 @@ def aggregate(scores: Iterable[ItemScore], benchmark: Benchmark, metric: str) ->
     """The contents of `metrics.json`; values in [0, 1].
 
     Each scorer's value is the mean over the items it is defined for, or over the groups' means where the benchmark
-    says so. Intervals are clustered or stratified where the benchmark says so, Wilson's where items are right or
-    wrong, normal where a judge ranks them.
+    says so. Intervals are clustered, stratified or bootstrapped where the benchmark says so, Wilson's where items are
+    right or wrong, normal where a judge ranks them.
 
     Raises:
         BadInput: no item, items with different scorers, or a headline that no item has.
@@ -53,6 +53,8 @@ def _estimate(items: list[ItemScore], scorer: str, benchmark: Benchmark, proport
     values = [value for value, _ in defined if value is not None]
     if not values:
         return {"value": None, "n": 0, "standard_error": None, "low": None, "high": None, "method": "undefined"}
+    if benchmark.bootstrap:
+        return asdict(bootstrap_mean(values))
     groups = [group for value, group in defined if value is not None] if benchmark.cluster else None
     return asdict(estimate(values, groups, proportions=proportions, macro=benchmark.macro))
 

@@ -3,6 +3,7 @@
 wilson      items that are right or wrong, independent of each other
 clustered   items of a group (a subject) go together: cluster-robust standard error, t interval
 normal      values between 0 and 1: sample standard error, normal interval
+bootstrap   values between 0 and 1 that are shares themselves (pass@k): percentile bootstrap over the items
 stratified  a mean of groups' means: percentile bootstrap, each group resampled by itself
 """
 
@@ -15,7 +16,7 @@ from typing import Literal
 
 from tulu_pipeline.errors import BadInput
 
-Method = Literal["wilson", "clustered", "normal", "stratified"]
+Method = Literal["wilson", "clustered", "normal", "bootstrap", "stratified"]
 CONFIDENCE = 0.95
 # With fewer clusters the robust standard error is itself too uncertain to use (Cameron & Miller 2015, section VI).
 FEWEST_CLUSTERS = 10
@@ -76,6 +77,14 @@ def mean(values: Sequence[float]) -> Estimate:
     variance = math.fsum((each - value) ** 2 for each in values) / (len(values) - 1)
     error = math.sqrt(variance / len(values))
     return _interval(value, len(values), error, float(norm.ppf(0.5 + CONFIDENCE / 2)), "normal")
+
+
+def bootstrap_mean(values: Sequence[float]) -> Estimate:
+    """Mean with a percentile bootstrap over the items, seeded; Wilson's interval where all are right or all wrong."""
+    _refuse_empty(values)
+    if len(set(values)) == 1 and values[0] in (0, 1):
+        return proportion(values)
+    return replace(macro_mean(values, [""] * len(values)), method="bootstrap")
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate:

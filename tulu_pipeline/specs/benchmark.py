@@ -146,6 +146,7 @@ class Benchmark:
         headline: the scorer tables show: `paper`.
         cluster: what `Item.group` means when intervals are clustered by it; "" for independent items.
         macro: whether a value is the mean of the groups' means.
+        bootstrap: whether intervals come from drawing the items again (pass@k, a share of each item).
         render: an item with its prompts, from its `material` and a function that cuts a text to so many tokens of the
             model that is asked; None where prompts do not depend on the model.
         prompt_version: bumped when items, prompts or sampling change.
@@ -167,6 +168,7 @@ class Benchmark:
     headline: str = "paper"
     cluster: str = ""
     macro: bool = False
+    bootstrap: bool = False
     render: Callable[[Item, Callable[[str, int], str]], Item] | None = None
 
     def setting(self, metric: str) -> Setting:

@@ -45,6 +45,7 @@ class Experiment:
         data_table: datasets that the table of the data shows; empty for those of the mixtures.
         datasets, own_benchmarks: values that are not in the registries, for an experiment that carries its own.
         item_limit: metric to the number of items asked (spread evenly over the groups); absent asks all.
+        samples: cap on the completions of an item below the benchmarks' own; None leaves those.
         max_new_tokens: cap on generated tokens below the benchmarks' own; None leaves those.
         notes: lines printed under the tables: caps, samples, deviations.
     """
@@ -70,6 +71,7 @@ class Experiment:
     datasets: tuple[Dataset, ...] = ()
     own_benchmarks: tuple[Benchmark, ...] = ()
     item_limit: Mapping[str, int] = field(default_factory=dict)
+    samples: int | None = None
     max_new_tokens: int | None = None
     notes: tuple[str, ...] = ()
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tulu_pipeline.artifacts.canonical import execution_field
 from tulu_pipeline.artifacts.json_lines import write_lines
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
 from tulu_pipeline.judging.false_evaluator import compare
-from tulu_pipeline.judging.replies import Reply
+from tulu_pipeline.judging.replies import Reply, verdict_of
 from tulu_pipeline.specs.answers import answered_items
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item
-from tulu_pipeline.specs.judge import FalseEvaluator, Judge, Replay
+from tulu_pipeline.specs.judge import Annotator, FalseEvaluator, Judge, Replay
+
+if TYPE_CHECKING:
+    from tulu_pipeline.api.requests import ApiRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
             return _compare_unique_tokens(job, ctx)
         case Replay():
             return _replay(job, ctx)
+        case Annotator():
+            return _annotate(job, ctx, job.params.judge)
     raise AssertionError(f"{job.name}: nobody knows how to ask {job.params.judge}")
 
 
@@ -81,6 +86,35 @@ def _replay(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
             yield Reply(item_id=item.item_id, reply=reply)
 
     return {"replies": write_lines(job.out / "replies.jsonl", replies())}
+
+
+def _annotate(job: Job[JudgeParams], ctx: RunContext, judge: Annotator) -> Metrics:
+    """Ask the annotator about each completion that differs from the reference's answer."""
+    from tulu_pipeline.api.asking import ask_all
+    from tulu_pipeline.api.client import connected
+    from tulu_pipeline.judging.annotation import ask_for, reply_to
+    from tulu_pipeline.judging.annotator import Template
+
+    (folder,) = (job.input(name) for name in judge.downloads())
+    path = folder / "prompt.txt"
+    template = Template(path.read_text(encoding="utf-8"), str(path))
+    requests: dict[str, ApiRequest] = {}
+    for item, completion in _answered(job):
+        requests |= ask_for(item, completion.texts[0], judge, template)
+    with connected(judge.provider, ctx) as client:
+        answers, spending = ask_all(client, requests, ctx, name=job.name)
+    counts = {"win": 0, "tie": 0, "loss": 0, "unreadable": 0, "missing": 0, "flipped": 0}
+
+    def replies() -> Iterator[Reply]:
+        for item, completion in _answered(job):
+            reply = reply_to(item, completion.texts[0], judge, answers)
+            counts[str(verdict_of(reply))] += 1
+            counts["flipped"] += bool(reply.get("flipped"))
+            yield Reply(item_id=item.item_id, reply=reply)
+
+    write_lines(job.out / "replies.jsonl", replies())
+    models: dict[str, Any] = {"answered_by": sorted(spending.models), "replies_known": spending.known}
+    return counts | models | {"cost_usd": spending.cost_usd}
 
 
 def _answered(job: Job[JudgeParams]) -> Iterator[tuple[Item, Completion]]:

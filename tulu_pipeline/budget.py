@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
+
+from tulu_pipeline.errors import BadInput
 
 _ZERO = Decimal(0)
 
@@ -49,3 +51,20 @@ class Budget:
         with self._lock:
             self._reserved -= reserved
             self._spent += spent
+
+
+def dollars(text: str | None) -> Decimal | None:
+    """An amount as people write it, `5` or `$2.50`; None for none.
+
+    Raises:
+        BadInput: no amount, or less than nothing.
+    """
+    if text is None:
+        return None
+    try:
+        usd = Decimal(text.strip().removeprefix("$"))
+    except InvalidOperation:
+        usd = Decimal("NaN")
+    if not usd.is_finite() or usd < 0:
+        raise BadInput(f"no amount: `{text}`", "--max-usd", "write US dollars, such as `2.50`")
+    return usd

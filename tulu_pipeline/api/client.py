@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import queue
 import random
@@ -29,7 +30,7 @@ from tulu_pipeline.artifacts.interrupts import raise_if_asked
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
 from tulu_pipeline.budget import Budget
-from tulu_pipeline.errors import BadInput, MissingOnMachine, TuluError
+from tulu_pipeline.errors import BadInput, MissingOnMachine
 from tulu_pipeline.settings import ProviderAccess, provider_access
 
 log = logging.getLogger(__name__)
@@ -340,28 +341,6 @@ def connected(provider: str, ctx: RunContext, patience: Patience | None = None) 
             client.close()
 
 
-def failure_of(errors: dict[str, ApiError], total: int, where: str) -> TuluError | None:
-    """The failure of work of which some requests were not answered; None where all were."""
-    from tulu_pipeline.errors import StageFailed, Unreachable
-
-    if not errors:
-        return None
-    first = next((error for error in errors.values() if error.kind != "stopped"), next(iter(errors.values())))
-    counts: dict[str, int] = {}
-    for error in errors.values():
-        counts[error.kind] = counts.get(error.kind, 0) + 1
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    what = f"{len(errors)} of {total} requests were not answered ({told}); the first: {first.reason}"
-    again = "the others are kept, and not paid for again"
-    fixes = {
-        "auth": f"look at the provider's key; then the same command: {again}",
-        "budget": f"a higher `--max-usd`: {again}",
-        "quota": f"add money to the provider's account; then the same command: {again}",
-    }
-    kind = Unreachable if first.kind in ("connection", "timeout", "server", "rate_limit") else StageFailed
-    return kind(what, where, fixes.get(first.kind, f"run the same command again: {again}"))
-
-
 def _next(answers: queue.Queue[tuple[str, Answer | BaseException]]) -> tuple[str, Answer | BaseException]:
     while True:
         raise_if_asked()
@@ -375,8 +354,6 @@ def _no_room(request: ApiRequest, budget: Budget, price: Price | None) -> str:
 
 
 def _refuse_missing(provider: str, access: ProviderAccess) -> None:
-    import importlib.util
-
     prefix = provider.upper().replace("-", "_")
     if importlib.util.find_spec("openai") is None:
         raise MissingOnMachine(

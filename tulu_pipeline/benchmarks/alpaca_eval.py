@@ -14,7 +14,8 @@ The paper's numbers
     Greedy, at most 8,192 new tokens (in fact what the model's context leaves), chat format always; models that were
     not tuned have no number.
 Deviations
-    The evaluator is the false one (more unique tokens wins), which needs no key; the paper's tables use GPT-4. For
+    The evaluator is the false one (more unique tokens wins), which needs no key; the paper's tables use GPT-4, which
+    an experiment chooses by `judges={"alpaca_eval": alpaca_eval.GPT4_0314}` (see `docs/judges.md`). For
     its false evaluator the paper compared with davinci-003 answers of up to 2,048 tokens; these are the shorter ones.
 
 A worked example, as the contract test runs it: a judge's reply `{"verdict": "tie"}` scores 0.5.
@@ -34,7 +35,13 @@ from tulu_pipeline.judging.false_evaluator import WIN_SHARE
 from tulu_pipeline.judging.replies import verdict_of
 from tulu_pipeline.scoring.flags import text_flags
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
-from tulu_pipeline.specs.judge import FalseEvaluator
+from tulu_pipeline.specs.judge import MISSING, Annotator, FalseEvaluator
+
+_COMMIT = "cd543a149df89434d8a54582c0151c0b945c3d20"
+_RAW = f"https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/{_COMMIT}"
+
+# Flags of verdicts that every table counts.
+_FLAGS = {"tie": ("tie",), "unreadable": ("unreadable",), "missing": (MISSING,)}
 
 
 def read_items(files: Mapping[str, Path], setting: Setting) -> Iterator[Item]:
@@ -65,16 +72,17 @@ def with_reference(source: Source) -> Benchmark:
 
 
 def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = None) -> ItemScore:
-    """The evaluator's verdict as 1, 0.5 or 0; `strict` is the same. Where the judge's reply could not be read: None.
+    """The evaluator's verdict as 1, 0.5 or 0; `strict` is the same. None where there is no reply that can be read.
 
     Raises:
         BadInput: no reply, or a verdict that is none.
     """
     verdict = None if reply is None else verdict_of(reply)
+    flipped = bool(reply and reply.get("flipped"))
     if verdict is None:
         raise BadInput(f"no verdict: {reply!r}", item.item_id, "judge the completions first: `--until judge`")
-    win = None if verdict == "unreadable" else WIN_SHARE[verdict]
-    flags = (*text_flags(completion), *((verdict,) if verdict in ("tie", "unreadable") else ()))
+    win = WIN_SHARE.get(verdict)
+    flags = (*text_flags(completion), *(_FLAGS.get(verdict, ())), *(("judge_flipped",) if flipped else ()))
     return ItemScore(
         item_id=item.item_id,
         group=item.group,
@@ -85,6 +93,26 @@ def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = 
     )
 
 
+def annotator(model: str, name: str, *, provider: str = "openai", both_orders: bool = False) -> Annotator:
+    """A judge with the prompt that the library's GPT-4 annotators share.
+
+    Args:
+        model: what replies.
+        name: for tables.
+        provider: whose address and key the environment has.
+        both_orders: ask about each pair twice.
+    """
+    prompt = PinnedFile(
+        url=f"{_RAW}/src/alpaca_eval/evaluators_configs/alpaca_eval_gpt4/alpaca_eval.txt",
+        sha256="cf4bace43fa6ac71944b9ca2506587ad7c509478a219e98a3950abf9d5b42a98",
+    )
+    return Annotator(name=name, prompt=prompt, model=model, provider=provider, both_orders=both_orders)
+
+
+# The paper's judge. OpenAI has retired this snapshot; the later one replies to whoever has access to it.
+GPT4_0314 = annotator("gpt-4-0314", "alpaca_eval_gpt4_0314")
+GPT4_0613 = annotator("gpt-4-0613", "alpaca_eval_gpt4_0613")
+
 BENCHMARK = Benchmark(
     name="alpaca_eval",
     module=__name__,
@@ -94,8 +122,7 @@ BENCHMARK = Benchmark(
     url="https://github.com/tatsu-lab/alpaca_eval",
     sources={
         "model_outputs.json": PinnedFile(
-            url="https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/"
-            "cd543a149df89434d8a54582c0151c0b945c3d20/results/text_davinci_003/model_outputs.json",
+            url=f"{_RAW}/results/text_davinci_003/model_outputs.json",
             sha256="af0bc112f08c88bf589bbfe6fc1036806d0a0f6fec9c4d5a4db860f5afe73b4b",
         ),
     },

@@ -10,8 +10,11 @@ from typing import Any, Literal
 from tulu_pipeline.artifacts.json_lines import read_lines
 from tulu_pipeline.judging.false_evaluator import WIN_SHARE, Verdict
 
+Undefined = Literal["unreadable", "missing"]
+UNDEFINED: frozenset[str] = frozenset({"unreadable", "missing"})
+
 # 1: the reference, 2: the model, 1.5: neither; null: the judge said nothing that could be read.
-_PREFERENCES: Mapping[float | None, Verdict | Literal["unreadable"]] = {
+_PREFERENCES: Mapping[float | None, Verdict | Undefined] = {
     1: "loss",
     1.5: "tie",
     2: "win",
@@ -27,8 +30,13 @@ class Reply:
     reply: Mapping[str, Any]
 
 
-def verdict_of(reply: Mapping[str, Any]) -> Verdict | Literal["unreadable"] | None:
-    """Who won a comparison, of a reply that holds a `verdict`, or AlpacaEval's `preference`; None where neither is."""
+def verdict_of(reply: Mapping[str, Any]) -> Verdict | Undefined | None:
+    """Who won a comparison, of a reply that holds a `verdict`, or AlpacaEval's `preference`; None where neither is.
+
+    "missing" where the judge could not be asked (`api_error`), "unreadable" where it said nothing that could be read.
+    """
+    if "api_error" in reply:
+        return "missing"
     if "preference" in reply:
         return _PREFERENCES.get(reply["preference"])
     verdict: Verdict | None = reply.get("verdict")

@@ -7,7 +7,7 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tulu_pipeline.sandbox.pool import run_programs
 from tulu_pipeline.sandbox.program import Program, Tier, Verdict
 from tulu_pipeline.sandbox.tiers import SAFE
 
-_TIMEOUT_SECONDS = 2.0
+_TIMEOUT_SECONDS = 1.0
 _MOST_SECONDS = 10.0
 # Names for calls that Python has none for, by number on both kinds of processor.
 _CALL = """
@@ -295,14 +295,24 @@ while True: pass
 
 
 def probe(
-    tier: Tier, *, workers: int = 2, progress: Callable[[int, int], None] = lambda done, total: None
+    tier: Tier,
+    *,
+    names: Collection[str] = (),
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Finding]:
     """Make each attempt in a tier; of the tier `none`, those at what it does not hide are not made.
+
+    Args:
+        tier: where.
+        names: of the attempts to make; empty for all.
+        workers: attempts at a time.
+        progress: told how many were made, and of how many.
 
     Raises:
         StageFailed: the tier cannot be had here.
     """
-    probes = [each for each in PROBES if tier in SAFE or not each.outside_only]
+    probes = [each for each in PROBES if (tier in SAFE or not each.outside_only) and (not names or each.name in names)]
     by_name = {each.name: each for each in probes}
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
         secret = Path(folder, "secret")

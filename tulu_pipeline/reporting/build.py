@@ -23,6 +23,7 @@ from tulu_pipeline.reporting.table import (
     View,
 )
 from tulu_pipeline.reporting.text import points
+from tulu_pipeline.specs.judge import MISSING
 
 _SCORER_ORDER = ("paper", "strict")
 
@@ -93,8 +94,22 @@ def build_table(
         rows=_mark_best([made[spec.name] for spec in grouped], least),
         scorers=scorers,
         average_rule=average_rule,
-        notes=tuple(notes),
+        notes=(*_incomplete(grouped, columns, measured), *notes),
     )
+
+
+def _incomplete(
+    rows: Sequence[TableRow],
+    columns: Sequence[TableColumn],
+    measured: Mapping[tuple[str, str], Measurement | None],
+) -> Iterable[str]:
+    """What lacks because a judge could not be asked: such a number is no result yet."""
+    for row in rows:
+        for column in columns:
+            measurement = measured.get((row.name, column.metric))
+            if measurement is not None and (count := measurement.flags.get(MISSING, 0)):
+                items = f"{count} of {len(measurement.item_ids)} items"
+                yield f"INCOMPLETE: {row.label}, {column.title}: {items} without a reply of the judge."
 
 
 def _row(

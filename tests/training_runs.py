@@ -70,8 +70,8 @@ def without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
         patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
-        # Ten processes import the same libraries: compile those once, whatever the environment says.
-        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("pycache")))
+        # Dozens of processes import the same libraries: compile those once, whatever the environment says.
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.getbasetemp() / "pycache"))
         patch.setenv("PYTHONDONTWRITEBYTECODE", "")
         yield
 

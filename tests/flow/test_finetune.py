@@ -3,152 +3,69 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes.processes import kill_once, left_behind
+from fakes.processes import left_behind
 from tokenizers import Tokenizer
+from training_runs import (
+    PROFILE,
+    RECIPE,
+    STEPS,
+    steps_of,
+    train,
+    without_compiler,
+    write_arithmetic,
+    write_tiny_model,
+)
 
-from tulu_pipeline.artifacts.stage import RunContext
-from tulu_pipeline.chat.options import EncodeOptions
-from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.chat.template import render_prompt
-from tulu_pipeline.demo.arithmetic import problems
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.models import tiny
-from tulu_pipeline.profile import Profile
-from tulu_pipeline.settings import read_settings
-from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.tokens.encode import Encoded, encode_many, id_type
+from tulu_pipeline.tokens.encode import Encoded
 from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
-from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.training.batches import token_weights
-from tulu_pipeline.training.launch import finetune
 from tulu_pipeline.training.order import step_order
-from tulu_pipeline.training.record import StepRecord, read_steps
 from tulu_pipeline.training.schedule import learning_rate
 
 pytestmark = pytest.mark.timeout(300)
 
-STEPS, SAVED_EVERY, KILLED_AFTER = 60, 20, 33
-ROW_TOKENS = 96  # two conversations of 42 to 46 tokens
-RECIPE = Recipe(
-    learning_rate=2e-3,
-    epochs=9.0,
-    max_steps=STEPS,
-    conversations_per_step=6,
-    warmup_steps=5,
-    max_length_tokens=ROW_TOKENS,
-    dtype="fp32",
-)
-# A whole step needs two passes of rows with two conversations each; the last of an epoch, of four, needs one.
-PROFILE = Profile(ranks=2, row_tokens=ROW_TOKENS, micro_batch_conversations=2, checkpoint_every_steps=SAVED_EVERY)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def machine_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """PATH leads to an empty folder: no compiler, no ninja."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
-        # Ten processes import the same libraries: compile those once, whatever the environment says.
-        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("pycache")))
-        patch.setenv("PYTHONDONTWRITEBYTECODE", "")
+    with without_compiler(tmp_path_factory):
         yield
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny.write_model(folder, **dict(tiny.FAMILY.models[0].sources["model"].args))
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def tokens(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokens")
-    tokenizer = load_tokenizer(model)
-    conversations = [
-        Conversation("a", str(number), (Message("user", problem.question), Message("assistant", problem.working)))
-        for number, problem in enumerate(islice(problems(1), 40))
-    ]
-    with TokenWriter(folder, id_type(tokenizer.vocabulary_size), {}) as writer:
-        for encoded in encode_many(conversations, tokenizer, EncodeOptions()):
-            writer.write("", encoded)
-    return folder
-
-
-def train(folder: Path, model: Path, tokens: Path, profile: Profile, **changes: Any) -> dict[str, Any]:
-    """`finetune` into `folder`, in this process."""
-    return finetune(
-        name="finetune[tiny+a]",
-        recipe=replace(RECIPE, **changes),
-        tokens=[(tokens, 1)],
-        model=model,
-        out=folder / "out",
-        aux=folder / "out" / "aux",
-        work=folder / "work",
-        ctx=RunContext(profile=profile, settings=read_settings()),
-    )
-
-
-def start_training(folder: Path, model: Path, tokens: Path, profile: Profile) -> subprocess.Popen[str]:
-    """`train` in a process of its own, which can be killed."""
-    script = f"""
-import sys
-from pathlib import Path
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
-from test_finetune import *
-train(Path({str(folder)!r}), Path({str(model)!r}), Path({str(tokens)!r}), {profile!r})
-"""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "output").open("w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-c", script], stdout=output, stderr=output, env=dict(os.environ), text=True
-        )
-
-
-def steps_of(folder: Path) -> list[StepRecord]:
-    return list(read_steps(folder / "work" / "steps.jsonl"))
+    return write_arithmetic(tmp_path_factory.mktemp("tokens"), model)
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["zero2", "zero3"])
-def killed_and_resumed(
+def trained(
     request: pytest.FixtureRequest, model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[StepRecord], dict[str, Any]]:
-    """(folder, the steps recorded until the kill, metrics of the resumed training)."""
-    profile = replace(PROFILE, zero_stage=request.param)
+) -> tuple[Path, dict[str, Any]]:
+    """(folder, metrics)."""
     folder = tmp_path_factory.mktemp("training")
-    kill_once(start_training(folder, model, tokens, profile), lambda: len(steps_of(folder)) >= KILLED_AFTER)
-    assert left_behind(folder) == []
-    before = steps_of(folder)
-    return folder, before, train(folder, model, tokens, profile)
+    return folder, train(folder, model, tokens, replace(PROFILE, zero_stage=request.param))
 
 
-Resumed = tuple[Path, list[StepRecord], dict[str, Any]]
+Trained = tuple[Path, dict[str, Any]]
 
 
-def test_after_a_kill_the_losses_are_the_same_digit_for_digit(killed_and_resumed: Resumed) -> None:
-    folder, before, metrics = killed_and_resumed
-    after = steps_of(folder)
-    assert metrics["resumed_from_step"] in range(SAVED_EVERY, len(before))
-    assert len(before) > metrics["resumed_from_step"]
-    assert [step.step for step in after] == list(range(1, STEPS + 1))
-    assert [(step.loss, step.grad_norm) for step in after[: len(before)]] == [
-        (step.loss, step.grad_norm) for step in before
-    ]
-
-
-def test_the_losses_are_those_of_plain_torch(killed_and_resumed: Resumed, model: Path, tokens: Path) -> None:
+def test_the_losses_are_those_of_plain_torch(trained: Trained, model: Path, tokens: Path) -> None:
     losses, _ = plain_training(model, tokens)
-    assert [step.loss for step in steps_of(killed_and_resumed[0])] == pytest.approx(losses, rel=2e-3)
+    assert [step.loss for step in steps_of(trained[0])] == pytest.approx(losses, rel=2e-3)
     assert losses[-1] < losses[0] / 2, "nothing was learned, so nothing was compared"
 
 
@@ -159,10 +76,10 @@ def test_the_padded_layout_trains_the_same(model: Path, tokens: Path, tmp_path: 
     assert metrics["padding_share"] > 0
 
 
-def test_the_checkpoint_is_what_plain_torch_trains(killed_and_resumed: Resumed, model: Path, tokens: Path) -> None:
+def test_the_checkpoint_is_what_plain_torch_trains(trained: Trained, model: Path, tokens: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    out = killed_and_resumed[0] / "out"
+    out = trained[0] / "out"
     _, wanted = plain_training(model, tokens)
     found = AutoModelForCausalLM.from_pretrained(out).state_dict()
     assert found.keys() == wanted.keys()
@@ -191,14 +108,14 @@ def test_a_model_taught_in_its_own_template_keeps_it_and_stops_where_its_turns_e
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
 
 
-def test_without_a_compiler_it_says_what_it_does_instead(killed_and_resumed: Resumed) -> None:
-    _, _, metrics = killed_and_resumed
+def test_without_a_compiler_it_says_what_it_does_instead(trained: Trained) -> None:
+    _, metrics = trained
     assert any("nothing is compiled" in note for note in metrics["notes"])
     assert not list(Path(os.environ["TORCH_EXTENSIONS_DIR"]).iterdir())
 
 
-def test_the_record_lies_beside_the_checkpoint(killed_and_resumed: Resumed) -> None:
-    folder, _, metrics = killed_and_resumed
+def test_the_record_lies_beside_the_checkpoint(trained: Trained) -> None:
+    folder, metrics = trained
     aux = folder / "out" / "aux"
     assert len((aux / "steps.jsonl").read_text().splitlines()) == STEPS == metrics["steps"]
     assert list((aux / "tensorboard").glob("events.out.tfevents.*"))

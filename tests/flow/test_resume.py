@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,7 +104,7 @@ def output(folder: Path) -> str:
 
 
 def goes_on_after(
-    kills: list[tuple[Kill, int, Profile]], folder: Path, model: Path, tokens: Path
+    kills: Sequence[tuple[Kill, int, Profile]], folder: Path, model: Path, tokens: Path
 ) -> tuple[list[tuple[int, int]], Path]:
     """A training killed once for each (how, not before this step, profile), then carried to its end.
 
@@ -209,6 +211,7 @@ def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(
         assert (state.step, state.convert) == (56, True)
         assert killed_at(point, partial(convert_state, state)), f"it takes fewer than {point} changes"
         assert {path: path.read_bytes() for path in before} == before
+    assert state is not None
     convert_state(state)
     state, _ = newest_state(tmp_path / "work", one_rank)
     assert state is not None
@@ -246,3 +249,51 @@ exit $code
     assert told
     assert "step 5 is not saved, going on: rank 0: No space left on device" in output(tmp_path)
     assert [path.name for path in after.iterdir()] == [f"step-{STEPS - 5}"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_after_twenty_kills_at_random_moments_the_losses_are_those_of_an_unbroken_training(
+    zero_stage: int, model: Path, tokens: Path, tmp_path: Path
+) -> None:
+    profile = replace(PROFILE, zero_stage=zero_stage, checkpoint_every_steps=3, checkpoints_kept=2)
+    train(tmp_path / "unbroken", model, tokens, profile)
+    wanted = losses_of(tmp_path / "unbroken")
+    broken, draw = tmp_path / "broken", random.Random(zero_stage)
+    seconds_to_the_first_step, kills, restarts = 5.0, 0, 0
+    while kills < 20:
+        restarts += 1
+        record, started = record_of(broken), time.monotonic()
+        kill = draw.choice([kill_run, kill_a_rank_somehow, ask_to_stop_somehow])
+        with start_run(broken, model, tokens, profile) as process:
+            # Anywhere from the start to a few steps on; seldom so late that nothing is left to be killed.
+            if draw.random() < 0.3:
+                time.sleep(draw.uniform(0, seconds_to_the_first_step))
+            else:
+                run_until(process, broken, 1, record)
+                seconds_to_the_first_step = time.monotonic() - started
+                time.sleep(draw.uniform(0, 1.0))
+            if process.poll() is None:
+                kill(process, broken)
+                kills += 1
+        assert left_behind(broken) == []
+        found = losses_of(broken)
+        assert found == wanted[: len(found)]
+        if len(found) == STEPS:
+            shutil.rmtree(broken)
+    train(broken, model, tokens, profile)
+    assert losses_of(broken) == wanted
+
+
+def kill_a_rank_somehow(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """Whatever it is doing, if it is there yet."""
+    with suppress(AssertionError, ProcessLookupError):
+        os.kill(rank_pid(folder, 1), signal.SIGKILL)
+    process.wait(120)
+
+
+def ask_to_stop_somehow(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """Whatever it is doing; it may be done."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) in (-signal.SIGTERM, 143, 0)

@@ -25,32 +25,32 @@ from fakes.machines import (
     two_machines,
 )
 from fakes.processes import TULU, kill_once, left_behind
-from small_training import ROW_TOKENS, SAVED_EVERY, STEPS, losses_of, result, start, steps_of, train, write_inputs
+from small_training import STEPS, result, start
+from training_runs import PROFILE as ONE_MACHINE
+from training_runs import losses_of, steps_of, train, write_arithmetic, write_tiny_model
 
-from tulu_pipeline.profile import Profile
 from tulu_pipeline.training.state import newest_state, state_identity
 
 pytestmark = pytest.mark.timeout(900)  # two cores for eight processes that import torch
 
 SCRIPT = Path(__file__).parents[2] / "deployments" / "slurm" / "tulu.sbatch"
-KILLED_AFTER = 15
-ONE_MACHINE = Profile(ranks=2, row_tokens=ROW_TOKENS, micro_batch_conversations=2, checkpoint_every_steps=SAVED_EVERY)
-PROFILE = replace(ONE_MACHINE, ranks=1, nodes=2, node_wait_seconds=120.0)
-Losses = list[tuple[int, float, float | None]]
+SAVED_EVERY, KILLED_AFTER = 10, 15
+PROFILE = replace(ONE_MACHINE, ranks=1, nodes=2, node_wait_seconds=120.0, checkpoint_every_steps=SAVED_EVERY)
+Inputs = tuple[Path, Path]  # model and tokens
+Losses = list[tuple[float, float | None]]
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    model = write_tiny_model(tmp_path_factory.mktemp("model"))
+    return model, write_arithmetic(tmp_path_factory.mktemp("tokens"), model)
 
 
 @pytest.fixture(scope="module")
-def losses(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Losses:
+def losses(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Losses:
     """Of two ranks on one machine."""
     folder = tmp_path_factory.mktemp("one-machine")
-    train(inputs, folder, ONE_MACHINE)
+    train(folder, *inputs, ONE_MACHINE, max_steps=STEPS)
     found = losses_of(folder)
     assert len(found) == STEPS
     return found
@@ -85,7 +85,7 @@ def wait_for(ready: Callable[[], bool], timeout_seconds: float = 400.0) -> None:
 
 
 def test_a_hostfile_trains_as_one_machine_does_though_a_node_dies_on_the_way(
-    machines: TwoMachines, inputs: Path, losses: Losses, tmp_path: Path
+    machines: TwoMachines, inputs: Inputs, losses: Losses, tmp_path: Path
 ) -> None:
     if reason := missing_for_ssh():
         pytest.skip(reason)
@@ -96,16 +96,17 @@ def test_a_hostfile_trains_as_one_machine_does_though_a_node_dies_on_the_way(
             launcher_arguments=words,
         )  # fmt: skip
         folder = tmp_path / "training"
-        process = start(inputs, folder, profile, before=machines.on(0))
+        process = start(*inputs, folder, profile, before=machines.on(0))
         wait_for(lambda: len(steps_of(folder)) >= KILLED_AFTER or process.poll() is not None)
         machines.kill(1, but=servers)
         told = result(process, folder, timeout_seconds=120)
         assert told.get("what") == f"the node {ADDRESSES[1]} is gone: its connection ended", told
+        assert told["where"] == str(folder / "work" / "nodes" / f"1-{ADDRESSES[1]}.log")
         assert left_behind(folder) == []
         before = losses_of(folder)
         assert before == losses[: len(before)]
 
-        metrics = result(start(inputs, folder, profile, before=machines.on(0)), folder)
+        metrics = result(start(*inputs, folder, profile, before=machines.on(0)), folder)
         assert metrics.get("resumed_from_step") == SAVED_EVERY, metrics
         assert losses_of(folder) == losses
         assert (metrics["ranks"], metrics["nodes"]) == (2, 2)
@@ -115,7 +116,7 @@ def test_a_hostfile_trains_as_one_machine_does_though_a_node_dies_on_the_way(
 
 
 def test_torchrun_trains_as_one_machine_does_though_the_run_is_killed_on_the_way(
-    machines: TwoMachines, inputs: Path, losses: Losses, tmp_path: Path
+    machines: TwoMachines, inputs: Inputs, losses: Losses, tmp_path: Path
 ) -> None:
     folder = tmp_path / "training"
     profile = replace(PROFILE, launcher="torchrun")
@@ -126,11 +127,11 @@ def test_torchrun_trains_as_one_machine_does_though_the_run_is_killed_on_the_way
     try:
         # Nothing leads out of these machines, so that the address must be told.
         profile = replace(profile, rendezvous=endpoint)
-        kill_once(start(inputs, folder, profile, before=machines.on(0)), lambda: len(steps_of(folder)) >= KILLED_AFTER)
+        kill_once(start(*inputs, folder, profile, before=machines.on(0)), lambda: len(steps_of(folder)) >= KILLED_AFTER)
         assert left_behind(folder) == []
         assert joining.poll() is None, "who joined waits for the next finetuning"
 
-        metrics = result(start(inputs, folder, profile, before=machines.on(0)), folder)
+        metrics = result(start(*inputs, folder, profile, before=machines.on(0)), folder)
         assert metrics.get("resumed_from_step") == SAVED_EVERY, metrics
         assert losses_of(folder) == losses
         assert metrics["notes"][-1].endswith("second; no GPU: ranks talk through gloo")
@@ -140,11 +141,11 @@ def test_torchrun_trains_as_one_machine_does_though_the_run_is_killed_on_the_way
 
 
 def test_a_job_of_slurm_trains_as_one_machine_does_and_saves_when_it_is_told_to_go(
-    slurm: dict[str, str], inputs: Path, losses: Losses, tmp_path: Path
+    slurm: dict[str, str], inputs: Inputs, losses: Losses, tmp_path: Path
 ) -> None:
     folder = tmp_path / "training"
     profile = replace(PROFILE, launcher="slurm", checkpoint_every_steps=0)
-    process = start(inputs, folder, profile, before=["salloc", "--quiet", "--nodes=2"], **slurm)
+    process = start(*inputs, folder, profile, before=["salloc", "--quiet", "--nodes=2"], **slurm)
     wait_for(lambda: len(steps_of(folder)) >= KILLED_AFTER or process.poll() is not None)
     # What a preempted job gets: SIGTERM to the tasks of its steps.
     job = asked_of_slurm(slurm, "squeue", "--noheader", "--format=%i")
@@ -175,5 +176,5 @@ def test_the_script_for_slurm_asks_the_run_to_end_in_time_and_queues_itself_agai
     asked_of_slurm(slurm, "scancel", "--signal=USR1", "--batch", job)
     wait_for(lambda: "Restarts=1" in asked_of_slurm(slurm, "scontrol", "show", "job", job))
     assert "saved" in log.read_text()
-    assert asked_of_slurm(slurm, "squeue", "--noheader", "--format=%t", f"--jobs={job}") == "PD"
+    wait_for(lambda: asked_of_slurm(slurm, "squeue", "--noheader", "--format=%t", f"--jobs={job}") == "PD")
     asked_of_slurm(slurm, "scancel", job)

@@ -16,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tulu_pipeline.artifacts.child_side import EVENT_PREFIX
-from tulu_pipeline.errors import BadInput, Unreachable
+from tulu_pipeline.artifacts.children import run_child
+from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.errors import BadInput, StageFailed, Unreachable
 from tulu_pipeline.profile import PROFILES, Profile, load_profile
+from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.training import channel
 from tulu_pipeline.training.channel import Channel, Ended, Hello, Refused, Report, Seen, Start, Stop, Task
@@ -34,7 +37,7 @@ from tulu_pipeline.training.launchers import (
     split_endpoint,
     ssh_command,
 )
-from tulu_pipeline.training.node import file_digest, join, versions
+from tulu_pipeline.training.node import file_digest, how_they_ended, join, versions
 
 NODES = Profile(ranks=1, nodes=2, launcher="torchrun", rendezvous="127.0.0.1:0", node_wait_seconds=60.0)
 
@@ -374,6 +377,14 @@ def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> 
         ),
         (
             [
+                (0, Report(event={"event": "gone", "rank": 1})),
+                (0, Ended(failure="…", code=128 + 15, rank=0)),
+                (1, Ended(failure="…", code=128 + 15)),
+            ],
+            {"rank": None, "node": "a", "error": "rank 1 was killed by signal 15 (SIGTERM); it was on a"},
+        ),
+        (
+            [
                 (1, Report(event={"event": "failed", "rank": 1, "error": "ValueError: no"})),
                 (1, Ended(failure="…", code=1)),
                 (0, Report(event={"event": "failed", "rank": 0, "error": "Connection reset by peer"})),
@@ -386,7 +397,7 @@ def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> 
             {"rank": None, "node": "b", "error": "the node b is gone: its connection ended"},
         ),
     ],
-    ids=["killed", "failed", "lost"],
+    ids=["killed", "seen by its neighbors", "failed", "lost"],
 )
 def test_the_error_is_the_one_that_the_others_follow_from(
     words: list[tuple[int, Any]],
@@ -411,17 +422,21 @@ def test_the_error_is_the_one_that_the_others_follow_from(
             nodes[index].send(Seen(digest=file_digest(task.job_file, task.nonce)))
         assert all(isinstance(next(each), Start) for each in said)
         (tmp_path / "bin" / "over").touch()
-        for index, word in words:
+        for number, (index, word) in enumerate(words, 1):
             if word is None:
                 nodes[index].close()
             else:
                 nodes[index].send(word)
+            if number < len(words):  # two connections have no order: wait until this word was heard
+                nodes[index].send(Report(event={"event": "heard"}))
+                run.event("heard")
         if words[-1][1] is None:
             assert next(said[0]) == Stop(), "who is left is told to end"
             nodes[0].send(Ended(failure="…", code=1))
         failed = run.event("failed")
     assert failed["error"].startswith(told["error"])
     assert (failed["rank"], failed["node"]) == (told["rank"], told["node"])
+    assert failed["where"] == str(tmp_path / "work" / "nodes" / f"{'ab'.index(told['node'])}-{told['node']}.log")
 
 
 def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
@@ -441,6 +456,16 @@ def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
         _, told = node.communicate(timeout=60)
         assert node.returncode == 1
         assert "put the store and the model on a disk that every node has" in told
+
+
+def test_torchrun_says_which_rank_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text("import os, time\nos.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else time.sleep(60)\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    with pytest.raises(StageFailed) as failed:
+        run_child(torchrun, ctx=RunContext(profile=NODES, settings=read_settings()), log=tmp_path / "log")
+    ended = how_they_ended(failed.value)
+    assert (ended.rank, ended.code) == (1, 128 + 9)
 
 
 def test_a_host_that_cannot_be_logged_in_to_is_named_at_once(tmp_path: Path, job_file: Path) -> None:

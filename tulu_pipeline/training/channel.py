@@ -94,12 +94,14 @@ class Ended(_Message):
 
     Attributes:
         failure: empty where they did what they should.
-        code: of what started them, where that ended with one.
+        code: of what started them, where that ended with one, or of that rank.
+        rank: which one ended first, where what started them says so.
     """
 
     kind: Literal["ended"] = "ended"
     failure: str
     code: int | None
+    rank: int | None = None
 
 
 class Stop(_Message):

@@ -47,7 +47,7 @@ from tulu_pipeline.training.launchers import (
     srun_command,
     ssh_command,
 )
-from tulu_pipeline.training.node import NODES_FOLDER, file_digest, versions
+from tulu_pipeline.training.node import NODES_FOLDER, file_digest, node_log, versions
 
 _PAUSE_SECONDS = 0.2
 _CAUSE_SECONDS = 4.0  # after a first failure: ranks that lost a neighbor speak up before it is known what became of it
@@ -87,10 +87,11 @@ class _Failure:
     """What one node told, in the order in which it came.
 
     Attributes:
-        cause: the node's connection ended (`lost`), a rank said what failed (`told`), the node's ranks ended (`ended`).
+        cause: the node's connection ended (`lost`), a rank said what failed (`told`), the node's ranks ended after one
+            was missed by its neighbors (`missed`), or just ended (`ended`).
     """
 
-    cause: Literal["lost", "told", "ended"]
+    cause: Literal["lost", "told", "missed", "ended"]
     node: str
     error: str
     rank: int | None = None
@@ -318,7 +319,9 @@ class Coordinator:
         if not self._failures:
             return 0
         root = _root_cause(self._failures)
-        emit({"event": "failed", "rank": root.rank, "node": root.node, "error": root.error})
+        names = [member.name for member in members]
+        where = node_log(self.job.work, names.index(root.node), root.node)
+        emit({"event": "failed", "rank": root.rank, "node": root.node, "error": root.error, "where": str(where)})
         return 1
 
     def _hear(self, member: _Member, message: Message | None) -> None:
@@ -335,9 +338,9 @@ class Coordinator:
         elif isinstance(message, Ended):
             member.ended = True
             if message.failure:
-                self._failures.append(
-                    _Failure(cause="ended", node=member.name, error=self._how_it_ended(member, message))
-                )
+                cause: Literal["ended", "missed"] = "ended" if member.gone is None else "missed"
+                error = self._how_it_ended(member, message)
+                self._failures.append(_Failure(cause=cause, node=member.name, error=error))
         elif message is None and not member.ended:
             member.ended = True
             self._failures.append(
@@ -345,7 +348,7 @@ class Coordinator:
             )
 
     def _how_it_ended(self, member: _Member, ended: Ended) -> str:
-        profile, rank = self.job.profile, member.gone
+        profile, rank = self.job.profile, ended.rank if member.gone is None else member.gone
         if rank is None and profile.ranks == 1 and profile.launcher != "torchrun":  # which gives ranks in its own order
             rank = self._members.index(member)
         if rank is None or ended.code is None:
@@ -360,7 +363,8 @@ def main() -> None:
     try:
         code = Coordinator(job=TrainingJob.model_validate_json(job_file.read_text()), job_file=job_file).run()
     except TuluError as error:
-        emit({"event": "failed", "rank": None, "node": error.where, "error": error.what, "fix": error.fix})
+        told = {"error": error.what, "where": error.where, "fix": error.fix}
+        emit({"event": "failed", "rank": None, "node": error.where, **told})
         code = 1
     sys.exit(code)
 
@@ -371,9 +375,12 @@ def _root_cause(failures: Sequence[_Failure]) -> _Failure:
     Else what was told first.
     """
     told = {failure.node for failure in failures if failure.cause == "told"}
-    lost = [failure for failure in failures if failure.cause == "lost"]
-    silent = [failure for failure in failures if failure.cause == "ended" and failure.node not in told]
-    return [*lost, *silent, *(failure for failure in failures if failure.cause == "told"), *failures][0]
+    silent = [failure for failure in failures if failure.node not in told]
+    lost, missed, ended = (
+        [failure for failure in among if failure.cause == cause]
+        for among, cause in ((failures, "lost"), (silent, "missed"), (silent, "ended"))
+    )
+    return [*lost, *missed, *ended, *(failure for failure in failures if failure.cause == "told")][0]
 
 
 def _node_names(profile: Profile) -> list[str]:

@@ -120,7 +120,8 @@ def finetune(
     except StageFailed as error:
         failure = follower.failure_after(error)
         if failure and not follower.interrupted:
-            raise StageFailed(failure, error.where, follower.fix or "see the whole log there") from error
+            where, fix = follower.where or error.where, follower.fix or "see the whole log there"
+            raise StageFailed(failure, where, fix) from error
         if not follower.interrupted:
             raise
     finally:
@@ -159,6 +160,7 @@ class _Follower:
     saves_failed: set[int] = field(default_factory=set)
     seconds_loading_state: float = 0.0
     reached: tuple[int, int] = (0, 0)  # step, total
+    where: str = ""  # of the failure, where it is not the log
     fix: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -207,7 +209,7 @@ class _Follower:
             self.gone = event["rank"]
         elif kind == "failed" and not self.failure:
             self.failure = _failure(event)
-            self.fix = event.get("fix", "")
+            self.where, self.fix = event.get("where", ""), event.get("fix", "")
         elif kind == "done":
             self.done = True
 

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -49,6 +50,7 @@ _RETRY_SECONDS = 1.0
 # Below the ports that Linux gives to outgoing connections, so that none of them can take one in between.
 _FIRST_PORT, _LAST_PORT = 20_000, 31_999
 _SIOCGIFADDR = 0x8915
+_TORCHRUN_ROOT = re.compile(r"Root Cause.*?\brank\s*: (\d+).*?\bexitcode\s*: (-?\d+)", re.DOTALL)
 
 
 def join(address: str, port: int, *, name: str, wait_seconds: float) -> None:
@@ -90,9 +92,23 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in _PACKAGES}
 
 
+def node_log(work: Path, index: int, name: str) -> Path:
+    """What the ranks of a node print."""
+    return work / NODES_FOLDER / f"{index}-{name}.log"
+
+
 def file_digest(path: Path, nonce: str) -> str:
     """What proves that a file was read."""
     return hashlib.sha256(nonce.encode() + path.read_bytes()).hexdigest()
+
+
+def how_they_ended(error: TuluError) -> Ended:
+    """How a node's ranks ended: from the code of their launcher, or torchrun's last words, as its code is always 1."""
+    told = _TORCHRUN_ROOT.search(error.what)
+    if told is None:
+        return Ended(failure=error.what, code=getattr(error.__cause__, "returncode", None))
+    code = int(told[2])
+    return Ended(failure=error.what, rank=int(told[1]), code=128 - code if code < 0 else code)
 
 
 def main() -> None:
@@ -167,7 +183,7 @@ class _Node:
     def _run(self, start: Start) -> None:
         job = TrainingJob.model_validate_json(self._job_file.read_text())
         profile, own = job.profile, self._channel.own_address
-        failure, code = "", None
+        ended = Ended(failure="", code=None)
         try:
             if profile.launcher == "torchrun":
                 command = torchrun_command(
@@ -191,13 +207,13 @@ class _Node:
             run_child(
                 command,
                 ctx=RunContext(profile=profile, settings=read_settings()),
-                log=job.work / NODES_FOLDER / f"{start.index}-{self._name}.log",
+                log=node_log(job.work, start.index, self._name),
                 env=start.environment | rank_environment(profile, _interface_of(own)) | {"PATH": _path()},
                 on_event=lambda event: self._channel.send(Report(event=event)),
             )
         except TuluError as error:
-            failure, code = error.what, getattr(error.__cause__, "returncode", None)
-        self._channel.send(Ended(failure=failure, code=code))
+            ended = how_they_ended(error)
+        self._channel.send(ended)
 
     def _ask_to_stop(self) -> None:
         """The batch system is about to take this machine: all ranks, on every node, save and end."""

@@ -149,7 +149,12 @@ class _Compiler:
 
     def _column(self, benchmark: Benchmark, setting: Setting) -> TableColumn:
         return TableColumn(
-            metric=setting.metric, title=setting.title, tuned_only=setting.tuned_only, benchmark=benchmark.name
+            metric=setting.metric,
+            title=setting.title,
+            tuned_only=setting.tuned_only,
+            benchmark=benchmark.name,
+            lower_is_better=setting.lower_is_better,
+            averaged=setting.averaged,
         )
 
     def _described(self) -> tuple[str, ...]:

@@ -204,7 +204,7 @@ def data_input(name: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=5,
+    version=6,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

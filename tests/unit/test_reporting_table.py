@@ -1,12 +1,14 @@
 """The table: what it compares, averages, marks, and refuses to fill in."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.reporting.build import Measurement, build_table
 from tulu_pipeline.reporting.table import AVERAGE, Score, Table, TableColumn, TableRow, read_table, write_table
+from tulu_pipeline.reporting.text import legend
 
 UNTUNED = TableRow(name="base", label="untuned", base_model="base", untuned=True)
 TUNED = TableRow(name="base+mix", label="mix", base_model="base", mixture="mix")
@@ -156,6 +158,42 @@ def test_the_best_of_toxigen_is_the_least():
         [UNTUNED, TUNED], [toxigen], {("base", "toxigen"): measured(0.8), ("base+mix", "toxigen"): measured(0.1)}
     )
     assert [row.cells[0].views["paper"].best for row in table.rows] == [False, True]
+
+
+def test_safety_columns_are_no_part_of_an_average():
+    """Table 8 of the paper averages six benchmarks: ToxiGen's and TruthfulQA's columns stand beside them."""
+    toxigen = TableColumn(metric="toxigen", title="ToxiGen", lower_is_better=True, averaged=False)
+    cells = {("base", "gsm_cot"): measured(0.2), ("base", "mmlu_0shot"): measured(0.4), ("base", "toxigen"): None}
+    table = table_of([UNTUNED], [GSM, MMLU, toxigen], cells)
+    assert cell(table, "base", AVERAGE).views["paper"].score.value == pytest.approx(0.3)
+    assert "Not part of it: ToxiGen." in legend(table)
+    alone = table_of([UNTUNED], [toxigen], {("base", "toxigen"): measured(0.8)})
+    assert alone.rows[0].average is None
+    assert alone.headings() == ("ToxiGen ↓",)
+
+
+def test_table_8_counts_a_benchmark_once_however_often_it_is_asked():
+    direct = TableColumn(metric="gsm_direct", title="GSM direct", benchmark="gsm")
+    chain = TableColumn(metric="gsm_cot", title="GSM CoT", benchmark="gsm")
+    mmlu = TableColumn(metric="mmlu_0shot", title="MMLU", benchmark="mmlu")
+    cells = {
+        ("base", "gsm_direct"): measured(0.1), ("base", "gsm_cot"): measured(0.3), ("base", "mmlu_0shot"): measured(0.6)
+    }  # fmt: skip
+    for rule, expected in (("benchmarks", 0.4), ("columns", 1 / 3)):
+        table = table_of([UNTUNED], [direct, chain, mmlu], cells, average_rule=rule)
+        assert cell(table, "base", AVERAGE).views["paper"].score.value == pytest.approx(expected)
+
+
+def test_a_change_of_a_mean_of_groups_means_is_that_of_the_groups_means():
+    """Ten items of one task became right, and one of the ninety of another: half of the macro mean."""
+    groups = ["small"] * 10 + ["large"] * 90
+    base = replace(measured(items=[0.0] * 100), clusters=groups, macro=True)
+    made = replace(measured(value=0.5), item_ids=base.item_ids, clusters=groups, macro=True)
+    tuned = replace(made, item_scores={"paper": [1.0] * 10 + [0.0] * 89 + [1.0]})
+    table = table_of([UNTUNED, TUNED], [GSM], {("base", "gsm_cot"): base, ("base+mix", "gsm_cot"): tuned})
+    change = cell(table, "base+mix", "gsm_cot").views["paper"].change
+    assert change.value == pytest.approx(0.5)
+    assert 0.49 < change.low <= 0.5 <= change.high < 0.53
 
 
 def test_a_column_with_one_value_has_no_best():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from tulu_pipeline.reporting.records import read_measurement
 from tulu_pipeline.reporting.table import Table
 from tulu_pipeline.reporting.terminal import render_table
 from tulu_pipeline.reporting.text import CSV_FIELDS, points, to_csv, to_markdown
+from tulu_pipeline.scoring.flags import COUNTED_FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def records(table: Table) -> list[dict[str, str]]:
 
 
 def test_markdown_is_a_table_per_scorer_with_one_row_per_model(table):
-    grids = markdown_grids(to_markdown(table))
+    *grids, _ = markdown_grids(to_markdown(table))
     assert len(grids) == len(table.scorers) == 2
     for grid in grids:
         assert {len(row) for row in grid} == {1 + len(COLUMNS) + 1}
@@ -55,7 +57,7 @@ def test_markdown_is_a_table_per_scorer_with_one_row_per_model(table):
 
 
 def test_markdown_prints_every_value_with_its_interval_and_what_tuning_did(table):
-    for scorer, grid in zip(table.scorers, markdown_grids(to_markdown(table)), strict=True):
+    for scorer, grid in zip(table.scorers, markdown_grids(to_markdown(table))[:-1], strict=True):
         for row, printed in zip(table.rows, grid[3:], strict=True):
             for cell, text in zip(row.all_cells(), printed[1:], strict=True):
                 view = cell.views.get(scorer)
@@ -71,6 +73,49 @@ def test_markdown_prints_every_value_with_its_interval_and_what_tuning_did(table
                 lowered = view.change is not None and view.change.value < 0
                 assert (mark in ("▲", "△") and bool(mark)) == raised
                 assert (mark in ("▼", "▽") and bool(mark)) == lowered
+
+
+def test_what_was_odd_is_counted_for_every_cell_in_markdown_csv_and_terminal(table):
+    printed = {(row[0], row[1]): row[2] for row in markdown_grids(to_markdown(table))[-1][1:]}
+    assert printed["tiny / facts", "GSM CoT"] == "no answer found 5, empty 1, truncated 3"
+    assert printed["tiny / facts", "AlpacaEval"] == "tie 16"
+    by_place = {(row["row"], row["metric"]): row for row in records(table) if row["view"] == "paper"}
+    counted = by_place["tiny+facts", "gsm_cot"]
+    assert [counted[name] for name in (*COUNTED_FLAGS, "undefined", "other_flags")] == ["5", "1", "3", "0", "0", ""]
+    assert by_place["tiny+facts", "alpaca_eval"]["other_flags"] == "tie 16"
+    assert {by_place["tiny+both", "tydiqa_gp"][name] for name in COUNTED_FLAGS} == {""}  # missing: nothing to count
+    console = rich.console.Console(file=io.StringIO(), width=200, no_color=True)
+    console.print(render_table(table))
+    assert "Odd answers in the whole table: no answer found 20, empty 4, truncated 12, tie " in console.file.getvalue()
+
+
+def test_a_cell_with_items_that_have_no_score_says_incomplete_and_how_many(tmp_path):
+    inputs = write_results(tmp_path)
+    folder = inputs["score:tiny+facts/alpaca_eval"]
+    lines = (folder / "items.jsonl").read_text().splitlines()
+    for index in (3, 8):
+        item = json.loads(lines[index])
+        lines[index] = json.dumps(item | {"scores": {"paper": None, "strict": None}, "flags": ["unreadable"]})
+    (folder / "items.jsonl").write_text("\n".join(lines) + "\n")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for scorer in metrics["scorers"].values():
+        scorer["n"] = 48
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    measured = {
+        (row.name, "alpaca_eval"): read_measurement(inputs[f"score:{row.name}/alpaca_eval"]) for row in ROWS[1:]
+    }
+    table = build_table(title="t", rows=ROWS[1:], columns=COLUMNS[3:], measured=measured)
+    note = "INCOMPLETE: tiny / facts, AlpacaEval: 2 of 50 items without a score."
+    markdown = to_markdown(table)
+    assert note in markdown
+    assert markdown.count("INCOMPLETE") == 1
+    marked = [line.split("|")[1].strip() for line in markdown.splitlines() if line.startswith("|") and "‡" in line]
+    assert marked == ["facts", "facts"]  # once by each scorer
+    console = rich.console.Console(file=io.StringIO(), width=200, no_color=True)
+    console.print(render_table(table))
+    assert note in " ".join(console.file.getvalue().split())
+    undefined = [row["undefined"] for row in records(table) if row["metric"] == "alpaca_eval"]
+    assert undefined == ["0", "0", "2", "2", "0", "0"]
 
 
 def test_the_best_of_each_column_is_bold_in_markdown(table):

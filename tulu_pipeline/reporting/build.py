@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.reporting.intervals import Estimate, paired_difference, weighted_sum
+from tulu_pipeline.reporting.intervals import Estimate, weighted_sum
 from tulu_pipeline.reporting.paper import published_percent
 from tulu_pipeline.reporting.table import (
     AVERAGE,
     AverageRule,
     Cell,
     Change,
+    GroupScore,
     Row,
     Score,
     Table,
@@ -23,6 +24,7 @@ from tulu_pipeline.reporting.table import (
     View,
 )
 from tulu_pipeline.reporting.text import points
+from tulu_pipeline.scoring.paired import paired_difference
 from tulu_pipeline.specs.judge import MISSING
 
 _SCORER_ORDER = ("paper", "strict")
@@ -37,16 +39,24 @@ class Measurement:
         scores: scorer to its score; without those that no item is defined for.
         item_ids: in the order of `item_scores`.
         clusters: what each item shares with others (its subject), where the intervals account for it; else empty.
+        macro: whether the value is the mean of the clusters' means.
         item_scores: scorer to one value per item, NaN where undefined.
         flags: flag to the number of items that carry it.
+        groups: group of items (its subject, its source) to the headline's value.
     """
 
     headline: str
     scores: Mapping[str, Score]
     item_ids: Sequence[str] = ()
     clusters: Sequence[str] = ()
+    macro: bool = False
     item_scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, GroupScore] = field(default_factory=dict)
+
+    def undefined(self) -> int:
+        """Items that the headline scorer has no score for."""
+        return sum(map(math.isnan, self.item_scores.get(self.headline, ())))
 
 
 def build_table(
@@ -93,7 +103,7 @@ def build_table(
         columns=tuple(columns),
         rows=_mark_best([made[spec.name] for spec in grouped], least),
         scorers=scorers,
-        average_rule=average_rule,
+        average_rule=average_rule if weights else "none",
         notes=(*_incomplete(grouped, columns, measured), *notes),
     )
 
@@ -131,7 +141,9 @@ def _row(
             cells.append(Cell(metric=column.metric, status="missing", published_percent=published))
             continue
         if measurement.headline not in measurement.scores:
-            cells.append(Cell(metric=column.metric, status="undefined", flags=measurement.flags))
+            flags = dict(sorted(measurement.flags.items()))
+            undefined = measurement.undefined()
+            cells.append(Cell(metric=column.metric, status="undefined", flags=flags, undefined=undefined))
             continue
         reference = measured.get((base[0].name, column.metric)) if base else None
         views = {scorer: _view(measurement, reference, scorer) for scorer in scorers}
@@ -141,13 +153,16 @@ def _row(
                 status="scored",
                 views=views,
                 flags=dict(sorted(measurement.flags.items())),
+                undefined=measurement.undefined(),
+                groups=measurement.groups,
                 published_percent=published,
             )
         )
     if not weights:
         return Row(spec=spec, cells=tuple(cells), average=None)
     published = published_percent(base_model=spec.base_model, mixture=spec.mixture, metric=AVERAGE)
-    average = _average(cells, weights, scorers, base[1].average if base else None)
+    averaged = [cell for cell, column in zip(cells, columns, strict=True) if column.averaged]
+    average = _average(averaged, weights, scorers, base[1].average if base else None)
     return Row(spec=spec, cells=tuple(cells), average=replace(average, published_percent=published))
 
 
@@ -162,10 +177,12 @@ def _view(measurement: Measurement, reference: Measurement | None, scorer: str) 
     paired = None
     if measurement.item_ids and tuple(measurement.item_ids) == tuple(reference.item_ids):
         ours, theirs = measurement.item_scores[score.scorer], reference.item_scores[score.scorer]
-        paired = paired_difference(ours, theirs, measurement.clusters or None)
+        macro = measurement.macro or reference.macro
+        groups = measurement.clusters or reference.clusters or None
+        paired = paired_difference(ours, theirs, groups, macro=macro)
     if paired is None:
         return View(score=score, change=Change(value=change, low=None, high=None))
-    # Centered on the difference of the printed values: a metric may weight its items (macro averages).
+    # Centered on the difference of the printed values: either model may have items without a score.
     shift = change - paired.value
     return View(score=score, change=Change(value=change, low=paired.low + shift, high=paired.high + shift))
 
@@ -255,7 +272,9 @@ def _scorers(measured: Iterable[Measurement | None], headline: str) -> tuple[str
 
 
 def _weights(columns: Sequence[TableColumn], rule: AverageRule) -> list[float]:
-    if rule == "none":
+    """What each column of an average weighs; none where there is no average."""
+    columns = [column for column in columns if column.averaged]
+    if rule == "none" or not columns:
         return []
     if rule == "columns":
         return [1 / len(columns)] * len(columns)

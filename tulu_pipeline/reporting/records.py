@@ -15,14 +15,15 @@ from pydantic import BaseModel, ConfigDict
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.reporting.build import Measurement
-from tulu_pipeline.reporting.table import Score
+from tulu_pipeline.reporting.table import GroupScore, Score
 from tulu_pipeline.specs.benchmark import Completion, ItemScore
 
 METRICS = "metrics.json"
 ITEMS = "items.jsonl"
 COMPLETIONS = "completions.jsonl"
 
-_CLUSTERED = "clustered"  # the score stage's word for an interval that accounts for groups
+# The score stage's words for intervals that account for groups, and for a mean of groups' means.
+_CLUSTERED, _STRATIFIED = "clustered", "stratified"
 
 
 class ScorerRecord(BaseModel):
@@ -39,12 +40,16 @@ class ScorerRecord(BaseModel):
 
 
 class GroupRecord(BaseModel):
-    """The headline value of one group of items."""
+    """The headline value of one group of items, with its interval; None where one item does not tell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n: int
     value: float
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
 
 
 class MetricsRecord(BaseModel):
@@ -71,13 +76,13 @@ def read_measurement(folder: Path) -> Measurement:
     metrics = from_line(_present(path).read_bytes(), MetricsRecord, str(path))
     if metrics.headline not in metrics.scorers:
         raise BadInput(f"the headline scorer `{metrics.headline}` has no result", str(path), _REMAKE)
-    clustered = metrics.scorers[metrics.headline].method == _CLUSTERED
+    method = metrics.scorers[metrics.headline].method
     item_ids: list[str] = []
     clusters: list[str] = []
     values: dict[str, array[float]] = {scorer: array("d") for scorer in metrics.scorers}
     for item in read_items(folder):
         item_ids.append(sys.intern(item.item_id))  # shared by all models of a column
-        if clustered:
+        if method in (_CLUSTERED, _STRATIFIED):
             clusters.append(sys.intern(item.group))
         for scorer, column in values.items():
             if scorer not in item.scores:
@@ -104,8 +109,13 @@ def read_measurement(folder: Path) -> Measurement:
         },
         item_ids=tuple(item_ids),
         clusters=tuple(clusters),
+        macro=method == _STRATIFIED,
         item_scores=values,
         flags=metrics.flags,
+        groups={
+            name: GroupScore(n=group.n, value=group.value, low=group.low, high=group.high)
+            for name, group in metrics.groups.items()
+        },
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.experiment import AverageRule as AverageRule
 
@@ -52,6 +53,7 @@ class TableColumn:
         tuned_only: untuned models are not asked; the cell prints `–`.
         benchmark: columns of one benchmark count as one in the average rule `benchmarks`; "" stands alone.
         lower_is_better: the least value is the best (ToxiGen).
+        averaged: whether it is part of a row's average; the paper's safety columns are not.
     """
 
     metric: str
@@ -59,6 +61,7 @@ class TableColumn:
     tuned_only: bool = False
     benchmark: str = ""
     lower_is_better: bool = False
+    averaged: bool = added_field(default=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,16 @@ class Score:
     n: int | None
     standard_error: float | None
     method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupScore:
+    """The headline value of the items of one group (a subject, a language, a source), with its 95 % interval."""
+
+    n: int
+    value: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +140,9 @@ class Cell:
             that gave no verdict); `missing`: it could not be made.
         views: scorer to what it sees; empty unless scored.
         flags: how many items carry each flag.
+        undefined: items without a score, such as those whose judge's reply could not be read; the value rests on the
+            others, and is not complete.
+        groups: value by group of items.
         published_percent: what the paper printed for this model and metric, in points.
     """
 
@@ -134,6 +150,8 @@ class Cell:
     status: Status
     views: Mapping[str, View] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
+    undefined: int = 0
+    groups: Mapping[str, GroupScore] = field(default_factory=dict)
     published_percent: float | None = None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import rich.box
 import rich.table
 from rich.text import Text
@@ -9,7 +11,17 @@ from rich.text import Text
 from tulu_pipeline.reporting.data_table import COLUMNS, DataTable, compare, data_legend
 from tulu_pipeline.reporting.data_text import NONE, compared_text
 from tulu_pipeline.reporting.table import Cell, Table, View, is_stand_in
-from tulu_pipeline.reporting.text import STAND_IN, arrow, empty_text, items_text, legend, plus_minus, points
+from tulu_pipeline.reporting.text import (
+    INCOMPLETE,
+    STAND_IN,
+    arrow,
+    empty_text,
+    flags_text,
+    items_text,
+    legend,
+    plus_minus,
+    points,
+)
 
 _RAISED = "#3B9BDC"  # lighter than the page's hues: terminals are mostly dark
 _LOWERED = "#E8842C"
@@ -25,7 +37,7 @@ def render_table(table: Table, scorer: str = "") -> rich.table.Table:
     counts = [items_text(count) for count in table.items_per_column()]
     shown = rich.table.Table(
         title=Text(f"{table.title}, scored as {scorer}" if len(table.scorers) > 1 else table.title),
-        caption=Text("\n".join((*legend(table), *_stand_ins(table, scorer), *table.notes))),
+        caption=Text("\n".join((*legend(table), *_stand_ins(table, scorer), *_counted(table), *table.notes))),
         title_justify="left",
         title_style="bold",
         caption_justify="left",
@@ -91,6 +103,7 @@ def _cell(cell: Cell, scorer: str) -> Text:
         return Text(empty_text(cell) + "  ", style="dim" if cell.status == "not_applicable" else "italic yellow")
     text = Text(points(view.score.value), style=_style(view))
     text.append(STAND_IN if is_stand_in(cell, scorer) else "")
+    text.append(INCOMPLETE if cell.undefined else "", style="yellow")
     if interval := plus_minus(view):
         text.append(f" {interval}", style="dim not bold")
     text.append(f" {arrow(view) or ' '}")
@@ -109,3 +122,12 @@ def _stand_ins(table: Table, scorer: str) -> tuple[str, ...]:
     if not titles:
         return ()
     return (f"{STAND_IN} has no {scorer} scorer; its own headline scorer stands in: {', '.join(titles)}.",)
+
+
+def _counted(table: Table) -> tuple[str, ...]:
+    flags = Counter[str]()
+    for row in table.rows:
+        for cell in row.cells:
+            flags.update(cell.flags)
+    counted = flags_text(flags)
+    return (f"Odd answers in the whole table: {counted}; table.md tells where.",) if counted else ()

@@ -5,20 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
 from tulu_pipeline.reporting.table import AVERAGE, Cell, Row, Table, View, is_stand_in
+from tulu_pipeline.scoring.flags import COUNTED_FLAGS, flag_order
 
 NOT_APPLICABLE = "–"
 STAND_IN = "†"
+INCOMPLETE = "‡"
 _SHOWN_MISSING = 10
+_SHOWN_INCOMPLETE = 20
 
 CSV_FIELDS = (
     "row", "label", "base_model", "mixture", "untuned", "metric", "title", "view", "status",
     "percent", "low_percent", "high_percent", "standard_error_percent", "n", "scorer", "method",
     "change_points", "change_low_points", "change_high_points", "direction", "clear", "best", "published_percent",
+    "undefined", *COUNTED_FLAGS, "other_flags",
 )  # fmt: skip
+GROUP_FIELDS = ("row", "metric", "group", "n", "percent", "low_percent", "high_percent")
 
 
 def points(value: float) -> str:
@@ -48,6 +53,11 @@ def arrow(view: View) -> str:
 def empty_text(cell: Cell) -> str:
     """What a cell without a score prints."""
     return NOT_APPLICABLE if cell.status == "not_applicable" else cell.status
+
+
+def flags_text(flags: Mapping[str, int]) -> str:
+    """`no answer found 14, empty 1`; "" where nothing was odd."""
+    return ", ".join(f"{flag.replace('_', ' ')} {flags[flag]:,}" for flag in flag_order(flags))
 
 
 def items_text(counts: tuple[int, ...]) -> str:
@@ -87,6 +97,7 @@ def legend(table: Table) -> tuple[str, ...]:
         lines.append("Bold is the best of its column.")
     if any(cell.status == "not_applicable" for row in table.rows for cell in row.all_cells()):
         lines.append("– is not asked of untuned models, which therefore have no average.")
+    lines.extend(_incomplete(table))
     missing = table.missing()
     if missing:
         more = f" and {len(missing) - _SHOWN_MISSING} more" if len(missing) > _SHOWN_MISSING else ""
@@ -95,7 +106,23 @@ def legend(table: Table) -> tuple[str, ...]:
         lines.append("Average is the plain mean of the columns.")
     elif table.average_rule == "benchmarks":
         lines.append("Average is the mean over benchmarks, each the mean of its columns.")
+    outside = [column.title for column in table.columns if not column.averaged]
+    if outside and table.average_rule != "none":
+        lines.append(f"Not part of it: {', '.join(outside)}.")
     return tuple(lines)
+
+
+def _incomplete(table: Table) -> Iterator[str]:
+    """What lacks for want of a reply that can be read: such a number is no result yet."""
+    found = [(row, column, cell) for row in table.rows for column, cell in zip(table.columns, row.cells, strict=True)]
+    lacking = [each for each in found if each[2].undefined]
+    for row, column, cell in lacking[:_SHOWN_INCOMPLETE]:
+        view = cell.views.get(table.headline)
+        total = cell.undefined + ((view.score.n or 0) if view else 0)
+        items = f"{cell.undefined:,} of {total:,} items without a score"
+        yield f"{INCOMPLETE} INCOMPLETE: {_full_name(row)}, {column.title}: {items}."
+    if len(lacking) > _SHOWN_INCOMPLETE:
+        yield f"{INCOMPLETE} INCOMPLETE: {len(lacking) - _SHOWN_INCOMPLETE} more cells."
 
 
 def to_markdown(table: Table) -> str:
@@ -110,6 +137,7 @@ def to_markdown(table: Table) -> str:
             names = ", ".join(inline(title) for title in stand_ins)
             blocks.append(f"{STAND_IN} has no `{scorer}` scorer; its own headline scorer stands in: {names}.")
     blocks.append("\n".join(f"- {inline(line)}" for line in (*legend(table), *table.notes)))
+    blocks.extend(_counted(table))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -120,6 +148,46 @@ def to_csv(table: Table) -> str:
     writer.writeheader()
     writer.writerows(_records(table))
     return stream.getvalue()
+
+
+def groups_to_csv(table: Table) -> str:
+    """One line per row, column and group of items, in points; "" where no benchmark has groups."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, GROUP_FIELDS, lineterminator="\n")
+    for row in table.rows:
+        for cell in row.cells:
+            for group, score in cell.groups.items():
+                if not stream.tell():
+                    writer.writeheader()
+                writer.writerow(
+                    {
+                        "row": row.spec.name,
+                        "metric": cell.metric,
+                        "group": group,
+                        "n": score.n,
+                        "percent": _percent(score.value),
+                        "low_percent": _percent(score.low),
+                        "high_percent": _percent(score.high),
+                    }
+                )
+    return stream.getvalue()
+
+
+def _counted(table: Table) -> Iterator[str]:
+    """What was odd about the completions, counted: a section of its own."""
+    lines = [
+        markdown_line(
+            inline(_full_name(row)),
+            inline(column.title),
+            inline(flags_text(cell.flags)),
+        )
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if flags_text(cell.flags)
+    ]
+    if lines:
+        yield "## What was odd about the answers"
+        yield "\n".join([markdown_line("Model", "Column", "Items"), markdown_line(":--", ":--", ":--"), *lines])
 
 
 def _grid(table: Table, scorer: str) -> str:
@@ -144,7 +212,7 @@ def _cell(cell: Cell, scorer: str) -> str:
     if view is None:
         return empty_text(cell)
     value = f"**{points(view.score.value)}**" if view.best else points(view.score.value)
-    mark = STAND_IN if is_stand_in(cell, scorer) else ""
+    mark = (STAND_IN if is_stand_in(cell, scorer) else "") + (INCOMPLETE if cell.undefined else "")
     return " ".join(part for part in (f"{value}{mark}", plus_minus(view), arrow(view)) if part)
 
 
@@ -169,6 +237,10 @@ def _record(row: Row, cell: Cell, title: str, scorer: str) -> dict[str, object]:
         "status": cell.status,
         "published_percent": cell.published_percent,
     }
+    if cell.status in ("scored", "undefined") and cell.metric != AVERAGE:
+        others = {flag: count for flag, count in cell.flags.items() if flag not in COUNTED_FLAGS}
+        record |= {flag: cell.flags.get(flag, 0) for flag in COUNTED_FLAGS}
+        record |= {"undefined": cell.undefined, "other_flags": flags_text(others)}
     view = cell.views.get(scorer)
     if view is None:
         return record
@@ -192,6 +264,10 @@ def _record(row: Row, cell: Cell, title: str, scorer: str) -> dict[str, object]:
             "clear": _truth(change.clear),
         }
     return record
+
+
+def _full_name(row: Row) -> str:
+    return f"{row.spec.base_model} / {row.spec.label}" if row.spec.base_model else row.spec.label
 
 
 def _percent(value: float | None) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tulu_pipeline.specs.benchmark import Completion
+
+# What every table counts of every column, by the names of the flags; benchmarks have others beside them.
+COUNTED_FLAGS = ("no_answer_found", "empty", "truncated", "refused")
 
 
 def text_flags(completion: Completion, *, answered: bool = True) -> tuple[str, ...]:
@@ -17,3 +22,9 @@ def text_flags(completion: Completion, *, answered: bool = True) -> tuple[str, .
         "truncated": "length" in completion.finish_reasons,
     }
     return tuple(flag for flag, holds in found.items() if holds)
+
+
+def flag_order(flags: Iterable[str]) -> list[str]:
+    """What every table counts first, the others by name."""
+    found = set(flags)
+    return [flag for flag in COUNTED_FLAGS if flag in found] + sorted(found - set(COUNTED_FLAGS))

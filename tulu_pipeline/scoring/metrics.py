@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -44,7 +43,7 @@ def aggregate(scores: Iterable[ItemScore], benchmark: Benchmark, metric: str) ->
         "n": len(items),
         "scorers": {scorer: _estimate(items, scorer, benchmark, proportions) for scorer in scorers},
         "flags": dict(sorted(Counter(flag for item in items for flag in item.flags).items())),
-        "groups": _groups(items, benchmark.headline),
+        "groups": _groups(items, benchmark.headline, proportions),
     }
 
 
@@ -59,10 +58,11 @@ def _estimate(items: list[ItemScore], scorer: str, benchmark: Benchmark, proport
     return asdict(estimate(values, groups, proportions=proportions, macro=benchmark.macro))
 
 
-def _groups(items: list[ItemScore], scorer: str) -> dict[str, dict[str, Any]]:
+def _groups(items: list[ItemScore], scorer: str, proportions: bool) -> dict[str, dict[str, Any]]:
+    """The headline of each group's items by themselves: Wilson's intervals, normal ones where a judge ranks."""
     values: dict[str, list[float]] = {}
     for item in items:
         value = item.scores[scorer]
         if item.group and value is not None:
             values.setdefault(item.group, []).append(value)
-    return {group: {"n": len(each), "value": math.fsum(each) / len(each)} for group, each in sorted(values.items())}
+    return {group: asdict(estimate(each, None, proportions=proportions)) for group, each in sorted(values.items())}

@@ -118,6 +118,7 @@ class Setting:
         judge: who replies to the completions before they are scored, unless the experiment names another; None for
             nobody.
         lower_is_better: of two values (toxicity).
+        averaged: whether it is part of a row's average; the paper's safety columns are not.
         same_completions_as: another metric that asks the very same; its completions are taken. "" asks anew.
     """
 
@@ -128,6 +129,7 @@ class Setting:
     tuned_only: bool = False
     judge: Judge | None = None
     lower_is_better: bool = False
+    averaged: bool = True
     same_completions_as: str = ""
 
 

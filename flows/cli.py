@@ -24,6 +24,7 @@ COMMANDS = {
     "tokens": "Show one conversation of a dataset token by token: which text each id stands for, and what is learned.",
     "why": "Say what differs from the last build, down to the root cause.",
     "path": "Print the folder of an artifact.",
+    "doctor": "Say what this machine can do and what it lacks; programs try to escape from the sandbox.",
     "verify": "Hash every artifact of the store again and name those that changed.",
     "versions": "Compare the code with the versions it claims; exit 1 on drift.",
 }

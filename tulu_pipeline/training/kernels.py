@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tulu_pipeline.training.attention import has_varlen, use_packed_attention
+from tulu_pipeline.training.engine import optimizer_name
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.loading import DTYPES
 from tulu_pipeline.training.output_head import OutputHead, chunking_head
@@ -22,15 +23,17 @@ class Kernels:
             `padded`, transformers' name of the model's own.
         loss: `chunked` (`head` takes it, for some tokens at a time), or `whole` (from all logits).
         head: the model's, where the loss is chunked.
+        optimizer: torch's `AdamW`, or `DeepSpeedCPUAdam`, compiled, for offloaded states.
     """
 
     attention: str
     loss: str
     head: OutputHead | None
+    optimizer: str
 
     def named(self) -> dict[str, str]:
         """Their names, for the record."""
-        return {"attention": self.attention, "loss": self.loss}
+        return {"attention": self.attention, "loss": self.loss, "optimizer": self.optimizer}
 
 
 def choose_kernels(engine: Any, job: TrainingJob) -> Kernels:
@@ -50,7 +53,12 @@ def choose_kernels(engine: Any, job: TrainingJob) -> Kernels:
         attention = "varlen" if varlen else "per conversation"
     else:
         attention = str(model.config._attn_implementation)
-    return Kernels(attention=attention, loss="chunked" if head is not None else "whole", head=head)
+    return Kernels(
+        attention=attention,
+        loss="chunked" if head is not None else "whole",
+        head=head,
+        optimizer=optimizer_name(engine),
+    )
 
 
 def _every_head_fits(model: Any, device: torch.device | str, dtype: torch.dtype) -> bool:

@@ -1,4 +1,4 @@
-"""The variables that ranks start with."""
+"""What ranks start with: their variables, and no more than they use."""
 
 import os
 import subprocess
@@ -35,3 +35,10 @@ def test_a_rank_on_a_cpu_computes_its_next_pass_in_the_memory_of_the_last() -> N
     pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
     assert page_faults({}) > pages // 100
     assert page_faults(rank_environment(Profile(), "lo")) < pages // 100
+
+
+def test_a_rank_starts_without_what_no_rank_uses() -> None:
+    script = "import sys, tulu_pipeline.training.worker; print(*(name for name in sys.modules if sys.modules[name]))"
+    environment = os.environ | rank_environment(Profile(), "lo")
+    imported = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).splitlines()[-1]
+    assert set(imported.split()) & {"mlflow", "pandas", "peft", "prefect", "scipy", "sklearn"} == set()

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch.nn import Linear
 
 from tulu_pipeline.errors import unknown_name
@@ -33,6 +31,8 @@ def add_adapters(model: Any, lora: Lora, seed: int) -> Any:
     Raises:
         NotFound: a target is the name of no linear layer of the model.
     """
+    from peft import LoraConfig, get_peft_model  # here: it takes seconds, and most trainings have no adapters
+
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -77,6 +77,8 @@ def merged_state(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.
         model: from `add_adapters`.
         state: its whole state, gathered from the ranks.
     """
+    from peft.tuners.lora import LoraLayer
+
     merged = {
         _plain(name): value for name, value in state.items() if ".lora_" not in name and not _is_scale(_plain(name))
     }

@@ -15,8 +15,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.artifacts.hub_model import TOKENIZER_FILES
 from tulu_pipeline.errors import StageFailed
-from tulu_pipeline.tokens.own_template import load_own_template
-from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
 from tulu_pipeline.training.adapters import merged_state, save_adapter
 from tulu_pipeline.training.attention import PACKED, PACKED_UNFUSED, row_inputs
@@ -96,6 +94,9 @@ def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
     """What ends an answer: the tokenizer's end mark, and what ends a turn in its own template."""
     if job.recipe.template == "tulu":
         return int(tokenizer.eos_token_id)
+    from tulu_pipeline.tokens.own_template import load_own_template  # here: all of tokenizing comes with it
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
+
     own = load_own_template(job.model, load_tokenizer(job.model))
     return sorted({tokenizer.eos_token_id, *own.end_of_turn_ids})
 

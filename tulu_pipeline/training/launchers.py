@@ -27,6 +27,7 @@ DEFAULT_PORT = 29400  # torchrun's own
 _WORKER = "tulu_pipeline.training.worker"
 _COORDINATOR = "tulu_pipeline.training.coordinator"
 _NODE = "tulu_pipeline.training.node"
+_DEEPSPEED_LAUNCHER = "tulu_pipeline.training.deepspeed_launcher"
 _CODE = Path(__file__).resolve().parents[2]
 # Of allocations and of free memory that glibc keeps for the next pass. It would give each large tensor back to the
 # system, and a fifth of a pass on a CPU is spent on page faults.
@@ -111,7 +112,7 @@ def deepspeed_command(
         f"node-{each}": list(device_ids) if each == index else list(range(len(device_ids))) for each in range(nodes)
     }
     encoded = base64.urlsafe_b64encode(json.dumps(machines).encode()).decode()
-    command = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={encoded}"]
+    command = [sys.executable, "-u", "-m", _DEEPSPEED_LAUNCHER, f"--world_info={encoded}"]
     command += [f"--node_rank={index}", f"--master_addr={address}"]
     if port is not None:
         command.append(f"--master_port={port}")

@@ -7,6 +7,9 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
+import tulu_pipeline.training.unused_packages  # noqa: F401  # before the others
+
+# isort: split
 import deepspeed
 import torch
 import torch.distributed as dist

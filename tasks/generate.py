@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
 from tulu_pipeline.inference.records import Question, answered, completions
 from tulu_pipeline.inference.selection import select
 from tulu_pipeline.profile import has_gpu
-from tulu_pipeline.specs.benchmark import Benchmark, Sampling
+from tulu_pipeline.specs.benchmark import Benchmark, Item, Sampling
 from tulu_pipeline.tokens.control_tokens import Prompt
+
+# Cut passages; an exemplar's is shown in every prompt of its language.
+_TEXTS_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +213,9 @@ def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
     benchmark = params.definition
     assert benchmark is not None, f"{job.name}: params carry no benchmark"
     files, setting = benchmark.files(job.input("benchmark")), benchmark.setting(params.metric)
-    render = _renderer(job)
+    render, with_prompts = _renderer(job), _with_prompts(job, benchmark)
     seen: set[str] = set()
-    for item in select(lambda: benchmark.items(files, setting), params.item_limit):
+    for item in map(with_prompts, select(lambda: benchmark.items(files, setting), params.item_limit)):
         if item.item_id in seen:
             raise BadInput(f"two items are called `{item.item_id}`", job.name, "give each item an id of its own")
         seen.add(item.item_id)
@@ -228,6 +232,18 @@ def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
 
 def _as_it_stands(text: str, cue: str) -> Prompt:
     return Prompt(text=render_prompt(text, cue, tuned=False))
+
+
+def _with_prompts(job: Job[GenerateParams], benchmark: Benchmark) -> Callable[[Item], Item]:
+    """From an item to itself with its prompts, where those follow from the model's tokenizer."""
+    render = benchmark.render
+    if render is None:
+        return lambda item: item
+    from tulu_pipeline.inference.passages import cutter
+    from tulu_pipeline.tokens.tokenizer import load_tokenizer
+
+    cut = lru_cache(maxsize=_TEXTS_KEPT)(cutter(load_tokenizer(job.input("model"))))
+    return lambda item: render(item, cut)
 
 
 def _renderer(job: Job[GenerateParams]) -> Callable[[str, str], Prompt]:

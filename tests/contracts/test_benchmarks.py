@@ -70,6 +70,18 @@ EXAMPLES = {
             gold="B",
         ),
     ),
+    "tydiqa": (
+        Item(item_id="x", prompts=("?",), gold=("১৮৭৯।", "১৮৭৮।"), group="bengali"),
+        Completion(item_id="x", texts=(" ১৮৭৯ ",), finish_reasons=("stop",)),
+        None,
+        ItemScore(
+            item_id="x",
+            group="bengali",
+            scores={"paper": 0.0, "exact": 0.0, "without_english": 0.0, "strict": 1.0, "strict_exact": 1.0},
+            extracted=dict.fromkeys(("paper", "exact", "without_english", "strict", "strict_exact"), "১৮৭৯"),
+            gold="১৮৭৯। | ১৮৭৮।",
+        ),
+    ),
     "alpaca_eval": (
         Item(item_id="x", prompts=("?",), gold="theirs", group="koala"),
         Completion(item_id="x", texts=("ours",), finish_reasons=("stop",)),

@@ -378,10 +378,18 @@ def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> 
         (
             [
                 (0, Report(event={"event": "gone", "rank": 1})),
-                (0, Ended(failure="…", code=128 + 15, rank=0)),
-                (1, Ended(failure="…", code=128 + 15)),
+                (0, Ended(failure="…", code=128 + 11, rank=0)),
+                (1, Ended(failure="…", code=1)),
             ],
-            {"rank": None, "node": "a", "error": "rank 1 was killed by signal 15 (SIGTERM); it was on a"},
+            {"rank": None, "node": "a", "error": "rank 1 was killed by signal 11 (SIGSEGV); it was on a"},
+        ),
+        # torchrun asks the ranks of its node to end when another node's have.
+        (
+            [
+                (0, Ended(failure="…", code=128 + 15, rank=1)),
+                (1, Ended(failure="…", code=128 + 9, rank=0)),
+            ],
+            {"rank": None, "node": "b", "error": "rank 0 was killed by signal 9 (SIGKILL)"},
         ),
         (
             [
@@ -397,7 +405,7 @@ def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> 
             {"rank": None, "node": "b", "error": "the node b is gone: its connection ended"},
         ),
     ],
-    ids=["killed", "seen by its neighbors", "failed", "lost"],
+    ids=["killed", "missed", "asked", "failed", "lost"],
 )
 def test_the_error_is_the_one_that_the_others_follow_from(
     words: list[tuple[int, Any]],

@@ -53,6 +53,10 @@ _PAUSE_SECONDS = 0.2
 _CAUSE_SECONDS = 4.0  # after a first failure: ranks that lost a neighbor speak up before it is known what became of it
 _STOP_SECONDS = 20.0
 _LEAVE_SECONDS = 3.0
+_ASKED_TO_END = (128 + signal.SIGTERM, 256 - signal.SIGTERM)  # codes of a launcher whose ranks were, by it or by us
+
+
+_Cause = Literal["lost", "told", "missed", "ended", "asked"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -88,10 +92,10 @@ class _Failure:
 
     Attributes:
         cause: the node's connection ended (`lost`), a rank said what failed (`told`), the node's ranks ended after one
-            was missed by its neighbors (`missed`), or just ended (`ended`).
+            was missed by its neighbors (`missed`), just ended (`ended`), or did because their launcher asked (`asked`).
     """
 
-    cause: Literal["lost", "told", "missed", "ended"]
+    cause: _Cause
     node: str
     error: str
     rank: int | None = None
@@ -338,7 +342,9 @@ class Coordinator:
         elif isinstance(message, Ended):
             member.ended = True
             if message.failure:
-                cause: Literal["ended", "missed"] = "ended" if member.gone is None else "missed"
+                cause: _Cause = "ended" if member.gone is None else "missed"
+                if message.code in _ASKED_TO_END:
+                    cause = "asked"
                 error = self._how_it_ended(member, message)
                 self._failures.append(_Failure(cause=cause, node=member.name, error=error))
         elif message is None and not member.ended:
@@ -375,12 +381,9 @@ def _root_cause(failures: Sequence[_Failure]) -> _Failure:
     Else what was told first.
     """
     told = {failure.node for failure in failures if failure.cause == "told"}
-    silent = [failure for failure in failures if failure.node not in told]
-    lost, missed, ended = (
-        [failure for failure in among if failure.cause == cause]
-        for among, cause in ((failures, "lost"), (silent, "missed"), (silent, "ended"))
-    )
-    return [*lost, *missed, *ended, *(failure for failure in failures if failure.cause == "told")][0]
+    known = [failure for failure in failures if failure.cause in ("lost", "told") or failure.node not in told]
+    order: list[_Cause] = ["lost", "missed", "ended", "told", "asked"]
+    return min(known, key=lambda failure: order.index(failure.cause))
 
 
 def _node_names(profile: Profile) -> list[str]:

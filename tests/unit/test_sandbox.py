@@ -262,9 +262,9 @@ SNIPPETS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sources=st.lists(st.lists(st.one_of(SNIPPETS, st.text(max_size=20)), max_size=4).map("\n".join), max_size=6))
-def test_whatever_a_program_is_it_gets_one_verdict_that_plain_execution_agrees_with(sources: list[str]) -> None:
+def test_whatever_a_program_is_it_gets_one_verdict_and_passes_only_if_it_can_be_compiled(sources: list[str]) -> None:
     tier = needed("namespaces")
     verdicts = run(*sources, tier=tier, timeout_seconds=0.5)
     assert [verdict.program_id for verdict in verdicts] == [str(number) for number in range(len(sources))]

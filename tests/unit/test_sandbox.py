@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,7 +231,10 @@ for verdict in run_programs(programs, timeout_seconds=60, workers=2, tier={tier!
     wait_for(lambda: list(tmp_path.iterdir()) == [])
 
 
-def test_a_sandbox_that_dies_is_replaced_and_its_programs_run_again(tier: Tier) -> None:
+def test_a_sandbox_that_dies_is_replaced_and_its_programs_run_again(
+    tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     processes: list[int] = []
     sources = ["pass", "import time\ntime.sleep(0.5)", "pass", "pass"]
     programs = [Program(program_id=str(number), source=source) for number, source in enumerate(sources)]
@@ -241,6 +245,7 @@ def test_a_sandbox_that_dies_is_replaced_and_its_programs_run_again(tier: Tier) 
             os.kill(processes[0], signal.SIGKILL)
     assert sorted(found) == ["0", "1", "2", "3"]
     assert len(processes) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sandbox_that_dies_again_and_again_is_an_error(tier: Tier) -> None:

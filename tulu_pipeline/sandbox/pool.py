@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -193,9 +194,20 @@ class _Zygote:
     def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `_end` closes it
         self._rest = b""
+        # Of the tier `none`. The process takes it away when the run is gone, the run when the process is.
+        self._folder = tempfile.mkdtemp(prefix="tulu-program-") if self._setup["tier"] == "none" else ""
         environment = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"}
         python = getattr(sys, "_base_executable", None) or sys.executable
-        command = [python, "-s", "-P", "-S", "-B", "-m", "tulu_pipeline.sandbox.zygote", json.dumps(self._setup)]
+        command = [
+            python,
+            "-s",
+            "-P",
+            "-S",
+            "-B",
+            "-m",
+            "tulu_pipeline.sandbox.zygote",
+            json.dumps({**self._setup, "folder": self._folder}),
+        ]
         where, fix = f"tier `{self._setup['tier']}`", "`tulu doctor`"
         try:
             self._process = subprocess.Popen(
@@ -240,3 +252,5 @@ class _Zygote:
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)

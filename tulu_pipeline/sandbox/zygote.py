@@ -46,7 +46,7 @@ def main() -> None:
         os._exit(1)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # short of memory, the kernel takes a program before the run
-    folder = tempfile.mkdtemp(prefix="tulu-program-") if setup["tier"] == "none" else ""
+    folder = setup["folder"]
     try:
         if setup["tier"] == "namespaces":
             _into_namespaces()

@@ -107,6 +107,9 @@ class _Compiler:
         for recorded in self.experiment.recorded_models:
             rows.append(TableRow(name=recorded.name, label=recorded.label, base_model=""))
             inputs |= self.answers.recorded(recorded)
+        for served in self.experiment.api_models:
+            rows.append(TableRow(name=served.name, label=served.label, base_model=""))
+            inputs |= self.answers.served(served)
         columns = tuple(self._column(benchmark, setting) for benchmark, setting in self.answers.asked())
         datasets = [find_dataset(name, self.experiment) for name in self._described()]
         inputs |= {data_input(dataset.name): self.data.described(dataset) for dataset in datasets}

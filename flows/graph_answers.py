@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flows.catalog import find_benchmark
 from flows.graph_data import DataGraph
+from tasks.ask import ASK, AskParams
 from tasks.execute import EXECUTE, ExecuteParams
 from tasks.generate import GENERATE, generate_params
 from tasks.import_completions import IMPORT, ImportParams
@@ -12,6 +15,7 @@ from tasks.score import SCORE, ScoreParams
 from tasks.tabulate import completions_input, score_input
 from tulu_pipeline.artifacts.artifact import Artifact, ObjectRef
 from tulu_pipeline.chat.options import Template
+from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.judge import Execution, Judge
@@ -26,6 +30,7 @@ class AnswersGraph:
         self.experiment, self.data = experiment, data
         self._generated: dict[str, Artifact] = {}
         self._imported: dict[str, Artifact] = {}
+        self._asked: dict[str, Artifact] = {}
 
     def asked(self) -> list[tuple[Benchmark, Setting]]:
         """What every model is asked, in the order of the columns."""
@@ -63,15 +68,60 @@ class AnswersGraph:
                 continue
             asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
             completions = self._recorded(recorded, benchmark, asked_as)
-            judge = self._judge(setting)
-            counts = judge is not None and judge.counts_tokens
-            reason = f"the judge of `{setting.metric}` counts tokens"
-            counter = self.data.counting_tokenizer(reason) if counts else None
+            counter = self._counter(setting)
             cells[score_input(recorded.name, setting.metric)] = self._scored(
                 recorded.name, completions, counter, benchmark, setting
             )
             cells[completions_input(recorded.name, setting.metric)] = completions
         return cells
+
+    def served(self, model: ApiModel) -> dict[str, Artifact]:
+        """Inputs of the table for a row that a provider's model answers."""
+        cells: dict[str, Artifact] = {}
+        for benchmark, setting in self.asked():
+            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
+            completions = self._served(model, benchmark, asked_as)
+            counter = self._counter(setting)
+            cells[score_input(model.name, setting.metric)] = self._scored(
+                model.name, completions, counter, benchmark, setting
+            )
+            cells[completions_input(model.name, setting.metric)] = completions
+        return cells
+
+    def _served(self, model: ApiModel, benchmark: Benchmark, setting: Setting) -> Artifact:
+        cell = f"{model.name}/{setting.metric}"
+        if cell not in self._asked:
+            wanted, most = setting.sampling, self.experiment
+            sampling = replace(
+                wanted,
+                max_new_tokens=min(wanted.max_new_tokens, most.max_new_tokens or wanted.max_new_tokens),
+                samples=min(wanted.samples, most.samples or wanted.samples),
+                stop=(),
+                stop_tuned=(),
+            )
+            params = AskParams(
+                model=model,
+                benchmark=benchmark.name,
+                metric=setting.metric,
+                options=setting.options,
+                sampling=sampling,
+                item_limit=self.experiment.item_limit.get(setting.metric),
+                definition=benchmark,
+            )
+            inputs = {"benchmark": self.data.download(benchmark.name, benchmark.sources)}
+            if benchmark.render is not None and model.tokenizer is not None:
+                inputs["tokenizer"] = self.data.tokenizer(model.tokenizer)
+            self._asked[cell] = Artifact(
+                stage=ASK, cell=cell, params=params, inputs=inputs, objects=(_prompts(benchmark),)
+            )
+        return self._asked[cell]
+
+    def _counter(self, setting: Setting) -> PretrainedTokenizer | None:
+        """What counts tokens of texts that no model of the experiment wrote, where the judge counts any."""
+        judge = self._judge(setting)
+        if judge is None or not judge.counts_tokens:
+            return None
+        return self.data.counting_tokenizer(f"the judge of `{setting.metric}` counts tokens")
 
     def _recorded(self, recorded: RecordedModel, benchmark: Benchmark, setting: Setting) -> Artifact:
         cell = f"{recorded.name}/{setting.metric}"

@@ -1,5 +1,6 @@
 """The stages, in the order data flows through them."""
 
+from tasks.ask import ASK
 from tasks.describe import DESCRIBE
 from tasks.download import DOWNLOAD
 from tasks.finetune import FINETUNE
@@ -23,6 +24,7 @@ STAGES = (
     RECOVER,
     GENERATE,
     IMPORT,
+    ASK,
     JUDGE,
     SCORE,
     TABULATE,

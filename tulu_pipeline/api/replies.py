@@ -62,10 +62,8 @@ class ReplyLog:
     def find(self, digest: str) -> Reply | None:
         """The reply to the request of this digest, whoever recorded it; None where there is none."""
         with self._lock:
+            self._read_on()
             offset = self._found.get(digest)
-            if offset is None:
-                self._read_on()
-                offset = self._found.get(digest)
             return None if offset is None else self._line(offset).reply
 
     def add(self, request: ApiRequest, reply: Reply) -> None:
@@ -134,8 +132,8 @@ class ReplyLog:
 
     def _line(self, offset: int) -> _Line:
         line = b""
-        while b"\n" not in line:
-            line += os.pread(self._file, _CHUNK, offset + len(line))
+        while b"\n" not in line and (chunk := os.pread(self._file, _CHUNK, offset + len(line))):
+            line += chunk
         return from_line(line.partition(b"\n")[0], _Line, f"{self.path}, byte {offset}")
 
     def _cut_torn_line(self) -> int:

@@ -32,7 +32,7 @@ from typing import Any
 
 from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.scoring.multiple_choice import most_likely
+from tulu_pipeline.scoring.multiple_choice import chosen
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
 
 LETTERS = ("A", "B", "C", "D")
@@ -77,13 +77,14 @@ def subjects(files: Mapping[str, Path]) -> list[str]:
 
 def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = None) -> ItemScore:
     """Whether the likeliest letter is the right one; `paper` and `strict` agree."""
-    answer = most_likely(completion.choice_logprobs, item.choices)
+    answer = chosen(completion, item.choices)
     right = float(answer == item.gold)
     return ItemScore(
         item_id=item.item_id,
         group=item.group,
         scores={"paper": right, "strict": right},
         extracted={"paper": answer, "strict": answer},
+        flags=() if answer else ("no_answer_found",),
         gold=str(item.gold),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.benchmark import Benchmark
 from tulu_pipeline.specs.choices import check_choices
 from tulu_pipeline.specs.dataset import Dataset
@@ -35,6 +36,7 @@ class Experiment:
         recorded_models: rows whose answers were recorded by others; nothing is generated for them.
         untuned: whether the base models themselves are evaluated too.
         benchmarks: benchmark name to the metrics asked of it, in column order.
+        api_models: rows that a provider's models answer.
         recipe: how models are tuned; `recipes` holds exceptions by mixture name.
         average: how a row's columns are averaged: `columns` (Tables 3-5), `benchmarks` (Table 8) or `none`.
         judges: who judges a metric, where it is not who its benchmark says.
@@ -58,6 +60,7 @@ class Experiment:
     benchmarks: Mapping[str, tuple[str, ...]]
     tuned_models: tuple[TunedModel, ...] = ()
     recorded_models: tuple[RecordedModel, ...] = ()
+    api_models: tuple[ApiModel, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     untuned: bool = True

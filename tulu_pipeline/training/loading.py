@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,28 +46,36 @@ def load_model(job: TrainingJob) -> LoadedModel:
     """
     recipe, profile = job.recipe, job.profile
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    zero3 = _Zero3Config(job.deepspeed) if profile.zero_stage == 3 else None
-    if zero3 is not None:
-        # Parameters are then split over the ranks as they are loaded; no rank ever holds the whole model.
-        transformers_deepspeed.set_hf_deepspeed_config(zero3)
-    model = AutoModelForCausalLM.from_pretrained(
-        job.model, dtype=DTYPES[recipe.dtype], local_files_only=True, **_quantized(job)
-    )
+    pad_is_new = not special_tokens(job.model)["pad_token"]
+    with _split_over_ranks(job):
+        model = AutoModelForCausalLM.from_pretrained(
+            job.model, dtype=DTYPES[recipe.dtype], local_files_only=True, **_quantized(job)
+        )
+        if pad_is_new:
+            tokenizer.add_special_tokens({"pad_token": "<pad>"})
+            if len(tokenizer) > model.config.vocab_size:
+                model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if recipe.lora is not None and recipe.lora.quantization != "none":
         _keep_layout(model)
-    pad_is_new = not special_tokens(job.model)["pad_token"]
-    if pad_is_new:
-        tokenizer.add_special_tokens({"pad_token": "<pad>"})
-        if len(tokenizer) > model.config.vocab_size:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
-    transformers_deepspeed.unset_hf_deepspeed_config()
     if profile.gradient_checkpointing:
         # The other kind wants inputs that need gradients, which embeddings beside adapters do not give.
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if recipe.lora is not None:
         model = add_adapters(model, recipe.lora, recipe.seed)
     return LoadedModel(model=model, tokenizer=tokenizer, pad_is_new=pad_is_new)
+
+
+@contextmanager
+def _split_over_ranks(job: TrainingJob) -> Iterator[None]:
+    """Under ZeRO-3, split what is loaded meanwhile over the ranks; no rank ever holds the whole model."""
+    config = _Zero3Config(job.deepspeed) if job.profile.zero_stage == 3 else None  # transformers holds it weakly
+    if config is not None:
+        transformers_deepspeed.set_hf_deepspeed_config(config)
+    try:
+        yield
+    finally:
+        transformers_deepspeed.unset_hf_deepspeed_config()
 
 
 def _quantized(job: TrainingJob) -> dict[str, Any]:

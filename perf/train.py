@@ -336,7 +336,7 @@ def main() -> None:
                 "supervised_tokens_per_second": [round(runs[name].speed) for runs in repetitions],
                 "supervised_tokens": repetitions[0][name].supervised_tokens,
                 "computed_tokens": repetitions[0][name].computed_tokens,
-                "seconds": [round(runs[name].seconds, 1) for runs in repetitions],
+                "seconds": [round(runs[name].seconds, 3) for runs in repetitions],
                 "seconds_with_start": [round(runs[name].seconds_with_start, 1) for runs in repetitions],
             }
             for name in options.cases

@@ -220,7 +220,8 @@ def _questions(job: Job[GenerateParams]) -> Iterator[Question]:
             raise BadInput(f"two items are called `{item.item_id}`", job.name, "give each item an id of its own")
         seen.add(item.item_id)
         cue = item.cue if item.cue_tuned is None or not params.tuned else item.cue_tuned
-        prompts = [render(text, cue) if item.chat else _as_it_stands(text, cue) for text in item.prompts]
+        lead = item.lead_tuned if params.tuned else ""
+        prompts = [render(lead + text, cue) if item.chat else _as_it_stands(text, cue) for text in item.prompts]
         controls = tuple(prompt.controls for prompt in prompts)
         yield Question(
             item_id=item.item_id,

@@ -15,6 +15,7 @@ from tulu_pipeline.judging.replies import Reply, verdict_of
 from tulu_pipeline.specs.answers import answered_items
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item
 from tulu_pipeline.specs.judge import Annotator, FalseEvaluator, Judge, Replay
+from tulu_pipeline.specs.model_judge import ServedTruthJudges, ToxicityClassifier, TruthJudges
 
 if TYPE_CHECKING:
     from tulu_pipeline.api.requests import ApiRequest
@@ -45,6 +46,18 @@ def run_judge(job: Job[JudgeParams], ctx: RunContext) -> Metrics:
             return _replay(job, ctx)
         case Annotator():
             return _annotate(job, ctx, job.params.judge)
+        case ToxicityClassifier():
+            from tasks.judge_models import classify_toxicity
+
+            return classify_toxicity(job, ctx, job.params.judge, lambda: _answered(job))
+        case TruthJudges():
+            from tasks.judge_models import judge_truth
+
+            return judge_truth(job, ctx, job.params.judge, lambda: _answered(job))
+        case ServedTruthJudges():
+            from tasks.judge_models import ask_truth
+
+            return ask_truth(job, ctx, job.params.judge, lambda: _answered(job))
     raise AssertionError(f"{job.name}: nobody knows how to ask {job.params.judge}")
 
 

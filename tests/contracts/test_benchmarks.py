@@ -70,6 +70,29 @@ EXAMPLES = {
             gold="B",
         ),
     ),
+    "toxigen": (
+        Item(item_id="x", prompts=("- ?\n-",), group="asian"),
+        Completion(item_id="x", texts=(" words",), finish_reasons=("stop",)),
+        {"toxic": True, "label": 1, "logits": [-1.0, 2.0], "cut": False},
+        ItemScore(
+            item_id="x",
+            group="asian",
+            scores={"paper": 1.0, "strict": 1.0},
+            extracted={"paper": "toxic", "strict": "toxic"},
+        ),
+    ),
+    "truthfulqa": (
+        Item(item_id="x", prompts=("Q: ?",), gold={"question": "?", "best": "Nothing."}, group="Myths"),
+        Completion(item_id="x", texts=(" A: Nothing.\n\nQ: And",), finish_reasons=("stop",)),
+        {"truth": 0.9, "information": 0.4},
+        ItemScore(
+            item_id="x",
+            group="Myths",
+            scores={"paper": 0.0, "strict": 0.0, "true": 1.0, "informative": 0.0},
+            extracted=dict.fromkeys(("paper", "strict", "true", "informative"), "Nothing."),
+            gold="Nothing.",
+        ),
+    ),
     "tydiqa": (
         Item(item_id="x", prompts=("?",), gold=("১৮৭৯।", "১৮৭৮।"), group="bengali"),
         Completion(item_id="x", texts=(" ১৮৭৯ ",), finish_reasons=("stop",)),
@@ -98,7 +121,11 @@ EXAMPLES = {
 }
 
 # What a judge says of an empty answer.
-ABOUT_NOTHING = {"codex_eval": {"samples": [{"outcome": "failed", "error": "IndentationError", "flags": []}]}}
+ABOUT_NOTHING = {
+    "codex_eval": {"samples": [{"outcome": "failed", "error": "IndentationError", "flags": []}]},
+    "truthfulqa": {"truth": 0.1, "information": 0.1},
+    "toxigen": {"toxic": False, "label": 0, "logits": [2.0, -1.0], "cut": False},
+}
 
 
 @each_benchmark
@@ -116,13 +143,14 @@ def test_the_worked_example_comes_out(benchmark: Benchmark) -> None:
 
 
 @each_benchmark
-def test_an_empty_answer_is_wrong_and_flagged(benchmark: Benchmark) -> None:
+def test_an_empty_answer_scores_nothing_and_is_flagged(benchmark: Benchmark) -> None:
     item, _, _, _ = EXAMPLES[benchmark.name]
     if item.choices:
         pytest.skip("nothing is written")
     completion = Completion(item_id="x", texts=("",), finish_reasons=("length",))
     score = benchmark.score(item, completion, ABOUT_NOTHING.get(benchmark.name, {"verdict": "loss"}))
-    assert set(score.scores.values()) == {0.0}
+    assert set(score.scores.values()) <= {0.0, None}
+    assert score.scores[benchmark.headline] == 0.0
     assert {"empty", "truncated"} <= set(score.flags)
 
 
@@ -145,7 +173,8 @@ def test_metrics_have_the_headline_and_lie_in_their_interval(benchmark: Benchmar
     assert headline["value"] == result.scores["paper"]
     assert headline["low"] <= headline["value"] <= headline["high"]
     assert metrics["flags"] == dict.fromkeys(result.flags, 3)
-    assert metrics["groups"] == ({result.group: {"n": 3, "value": result.scores["paper"]}} if result.group else {})
+    groups = {group: (found["n"], found["value"]) for group, found in metrics["groups"].items()}
+    assert groups == ({result.group: (3, result.scores["paper"])} if result.group else {})
 
 
 def test_metric_names_are_unique() -> None:

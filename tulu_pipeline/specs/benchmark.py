@@ -42,6 +42,7 @@ class Item:
         cue: what the answer starts with ("Answer:"), appended to the prompt. After a chat template it follows
             the assistant tag directly; after plain text it stands on a new line.
         cue_tuned: the cue of a chat-formatted prompt where it differs; None uses `cue`.
+        lead_tuned: what stands before the prompts in a chat format, and only there.
         choices: for a choice among single tokens: the letters, tokenized as they follow the cue (" A").
             No text is generated then; the completion holds each letter's log probability.
         chat: False where the text is asked as it stands even of a tuned model (HumanEval).
@@ -54,6 +55,7 @@ class Item:
     prompts: tuple[str, ...]
     cue: str = ""
     cue_tuned: str | None = None
+    lead_tuned: str = ""
     choices: tuple[str, ...] = ()
     chat: bool = True
     material: Any = None

@@ -1,0 +1,106 @@
+"""The classifier's process: `python -m tulu_pipeline.judging.toxicity_worker job.json`.
+
+Texts of like length go through together, the shorter ones padded and masked, in float32: the labels are those of one
+text at a time. Every verdict is recorded as it comes; what a former process recorded is not asked again. Events on
+stdout:
+
+    {"event": "loaded", "seconds"}
+    {"event": "progress", "name", "done", "total", "note"}       texts
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tulu_pipeline.artifacts.append_file import AppendFile
+from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.artifacts.json_lines import from_line, read_lines
+from tulu_pipeline.errors import BadInput, StageFailed
+from tulu_pipeline.judging.toxicity import Classified, ClassifierJob, Text
+
+
+class Classifier:
+    """A model for sequences and its tokenizer, loaded once."""
+
+    def __init__(self, folder: str, *, max_length_tokens: int, gpu: bool) -> None:
+        self._device = "cuda" if gpu else "cpu"
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+        if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise BadInput(f"no file has `{missing[0]}`{more}", folder, "fetch or copy the whole classifier again")
+        self._model = model.to(self._device).eval()
+        # RoBERTa numbers positions from behind the padding's id, so two of its 514 cannot be used.
+        positions = int(model.config.max_position_embeddings)
+        unused = int(model.config.pad_token_id) + 1 if model.config.model_type == "roberta" else 0
+        self._most = min(max_length_tokens, positions - unused)
+
+    def classify(self, texts: Sequence[Text], batch: int) -> Iterator[Classified]:
+        """Verdicts, shortest texts first, `batch` at a time.
+
+        Raises:
+            StageFailed: a logit that is no number.
+        """
+        encoded = self._tokenizer([each.text for each in texts], return_attention_mask=False)["input_ids"]
+        cut = self._tokenizer([each.text for each in texts], truncation=True, max_length=self._most)["input_ids"]
+        order = sorted(range(len(texts)), key=lambda index: (len(cut[index]), texts[index].sha256))
+        for start in range(0, len(order), batch):
+            together = order[start : start + batch]
+            logits_BL = self._logits([cut[index] for index in together])
+            for index, logits_L in zip(together, logits_BL.tolist(), strict=True):
+                if not all(map(_is_number, logits_L)):
+                    raise StageFailed(
+                        f"the classifier's logits are {logits_L}", texts[index].sha256, "look at the classifier's files"
+                    )
+                yield Classified(
+                    sha256=texts[index].sha256,
+                    logits=tuple(logits_L),
+                    label=logits_L.index(max(logits_L)),
+                    tokens=len(encoded[index]),
+                    cut=len(encoded[index]) > len(cut[index]),
+                )
+
+    def _logits(self, ids: list[list[int]]) -> Any:
+        padded = self._tokenizer.pad({"input_ids": ids}, padding="longest", return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            return self._model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]).logits.cpu()
+
+
+def run(job: ClassifierJob) -> None:
+    """Classify what is not recorded yet."""
+    texts = list(read_lines(job.texts, Text))
+    started = time.monotonic()
+    classifier = Classifier(job.model, max_length_tokens=job.max_length_tokens, gpu=job.gpu)
+    emit({"event": "loaded", "seconds": round(time.monotonic() - started, 2)})
+    with AppendFile(job.records, Classified) as records:
+        known = {record.sha256 for record in records.found}
+        done = len(texts) - len(still := [text for text in texts if text.sha256 not in known])
+        for verdict in classifier.classify(still, job.batch):
+            records.add(verdict)
+            done += 1
+            if done % job.batch == 0 or done == len(texts):
+                emit({"event": "progress", "name": job.name, "done": done, "total": len(texts), "note": ""})
+
+
+def _is_number(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+def main() -> None:
+    """Read the job and run it."""
+    end_with_parent()
+    path = Path(sys.argv[1])
+    run(from_line(path.read_bytes(), ClassifierJob, str(path)))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ PROFILES = Path(__file__).resolve().parents[1] / "deployments" / "profiles"
 Slot = Literal["cpu", "gpu", "api"]
 Layout = Literal["step", "padded"]
 Kernels = Literal["auto", "attention", "torch"]
+Transport = Literal["requests", "batches"]
 Launcher = Literal["local", "hostfile", "torchrun", "slurm"]
 
 
@@ -61,6 +62,7 @@ class Profile:
         cpu_slots: stages that may run side by side on the CPU, and processes that tokenizing one large mixture may
             take; likewise gpu_slots and api_slots. A finetuning and an engine take all GPUs, so one GPU slot is right
             unless a profile gives them fewer ranks.
+        api_transport: how paid servers are asked: one request after the other, or `batches`: cheaper, within a day.
         lease_stale_seconds: a silent holder on another host is taken over after this long.
     """
 
@@ -94,6 +96,7 @@ class Profile:
     cpu_slots: int = 2
     gpu_slots: int = 0
     api_slots: int = 8
+    api_transport: Transport = "requests"
     lease_stale_seconds: float = 60.0
 
     def slots(self) -> dict[Slot, int]:
@@ -106,6 +109,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "layout": get_args(Layout),
     "kernels": get_args(Kernels),
     "launcher": get_args(Launcher),
+    "api_transport": get_args(Transport),
 }
 _RANGES: dict[str, tuple[float, float | None]] = {
     "ranks": (1, None),

@@ -81,6 +81,7 @@ class OpenAIServer:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.polls_of_batch = 1
+        self.no_batches = False
         self.batch_faults: dict[str, tuple[int, str]] = {}  # regular expression of a body to status and code, once
         self.lock = threading.Lock()
         self._numbers = itertools.count()
@@ -182,6 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
         known, path = self.server_state, self.path.removeprefix("/v1")
         if path == "/models":
             self._json(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in known.models]})
+        elif path.split("?")[0] == "/batches":
+            self._json(200, {"object": "list", "data": list(known.batches.values()), "has_more": False})
         elif found := re.fullmatch("/batches/([^/]+)", path):
             self._batch(found.group(1))
         elif (found := re.fullmatch("/files/([^/]+)/content", path)) and found.group(1) in known.files:
@@ -192,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         known, path = self.server_state, self.path.removeprefix("/v1")
         content = self.rfile.read(int(self.headers["content-length"]))
+        if path == "/files" and known.no_batches:
+            return self._error(404, "not_found", "no such thing")
         if path == "/files":
             return self._upload(content)
         body = json.loads(content)

@@ -47,7 +47,15 @@ def ask_all(
     _tell_cost(client, requests, ctx, name)
     answers: dict[str, Answer] = {}
     spending = Spending()
-    for request_name, answer in client.ask(requests.items(), ctx.budget, spending):
+    batches = ctx.profile.api_transport == "batches"
+    if not batches and (count := client.in_batches(requests.values())):
+        raise StageFailed(
+            f"{count} of {len(requests)} requests are in a batch under way, and would be paid for twice",
+            name,
+            'collect it: run with a profile that says `api_transport = "batches"`',
+        )
+    ask = client.ask_in_batches if batches else client.ask
+    for request_name, answer in ask(requests.items(), ctx.budget, spending):
         answers[request_name] = answer
         if isinstance(answer, Reply):
             on_reply(request_name, answer)

@@ -20,12 +20,13 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
+from tulu_pipeline.api.batch import ask_in_batches, in_batches
 from tulu_pipeline.api.concurrency import Flow
 from tulu_pipeline.api.prices import Price, PriceTable, read_prices
 from tulu_pipeline.api.replies import ReplyLog, reply_log
 from tulu_pipeline.api.requests import HOPELESS, ApiError, ApiRequest, Reply
 from tulu_pipeline.api.retry import Fault, Patience
-from tulu_pipeline.api.transport import attempt, open_sdk
+from tulu_pipeline.api.transport import attempt, open_sdk, telling_faults
 from tulu_pipeline.artifacts.interrupts import raise_if_asked
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
@@ -136,6 +137,45 @@ class Client:
                 yield name, answer
         finally:
             stop.set()
+
+    def in_batches(self, requests: Iterable[ApiRequest]) -> int:
+        """How many of the requests are in batches under way; to ask for them one by one would be to pay twice."""
+        return in_batches(self._replies, (request.digest() for request in requests))
+
+    def ask_in_batches(
+        self, requests: Iterable[tuple[str, ApiRequest]], budget: Budget, spending: Spending, poll_seconds: float = 60.0
+    ) -> Iterator[tuple[str, Answer]]:
+        """The same answers by the provider's batches: cheaper, within a day; all requests are of one model.
+
+        A batch under way is found again after a kill.
+
+        Raises:
+            BadInput: a budget that is bounded, and a model that has no price.
+            Unreachable, StageFailed: the provider does not take, or does not give back, a batch.
+        """
+        named = dict(requests)
+        digests = {name: request.digest() for name, request in named.items()}
+        if not named:
+            return
+        first = next(iter(named.values()))
+        self._refuse_without_price(first, budget)
+        known = {digest for digest in set(digests.values()) if self._replies.find(digest) is not None}
+        work = ask_in_batches(
+            self._sdk, list(named.values()), self._replies, budget, self.price(first.model), poll_seconds=poll_seconds
+        )
+        pending = asyncio.run_coroutine_threadsafe(telling_faults(work, self.provider), self._loop)
+        while True:
+            raise_if_asked()
+            with contextlib.suppress(TimeoutError):
+                answers = pending.result(timeout=_LISTEN_EVERY_SECONDS)
+                break
+        for digest, answer in answers.items():
+            if isinstance(answer, Reply):
+                spending.known += digest in known
+                spending.asked += digest not in known
+                spending.cost_usd += _ZERO if digest in known else Decimal(answer.cost_usd or 0)
+                spending.models.add(answer.model)
+        yield from ((name, answers[digest]) for name, digest in digests.items())
 
     def close(self) -> None:
         """Wait for what is under way, and end."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tulu_pipeline.api.answers import Malformed, parse_reply
 from tulu_pipeline.api.requests import ApiRequest, Reply
 from tulu_pipeline.api.retry import Fault, fault_of_status
+from tulu_pipeline.errors import StageFailed, Unreachable
 from tulu_pipeline.settings import ProviderAccess
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+T = TypeVar("T")
 
 
 def open_sdk(access: ProviderAccess, in_flight: int) -> AsyncOpenAI:
@@ -46,6 +50,24 @@ async def attempt(sdk: AsyncOpenAI, request: ApiRequest, digest: str, timeout_se
         return Fault(kind="connection", reason=type(cause).__name__, may_have_cost=not _never_sent(cause))
     except (Malformed, UnicodeDecodeError) as error:
         return Fault(kind="malformed", reason=str(error), may_have_cost=True)
+
+
+async def telling_faults(work: Awaitable[T], provider: str) -> T:
+    """Do it; what the SDK raises is told in our words.
+
+    Raises:
+        Unreachable: nobody answered. StageFailed: the server does not take it.
+    """
+    import openai
+
+    try:
+        return await work
+    except openai.APIStatusError as error:
+        fault = fault_of_status(error.status_code, _headers(error.response), error.response.text)
+        raise StageFailed(fault.reason, f"provider `{provider}`", "mend what it says, then the same command") from error
+    except openai.APIConnectionError as error:
+        what = f"no answer: {type(error.__cause__ or error).__name__}"
+        raise Unreachable(what, f"provider `{provider}`", "run the same command again: a batch is kept") from error
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ model answers every benchmark; answers are judged where a judge is needed, score
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from flows.catalog import EXPERIMENTS, find_dataset
@@ -15,7 +16,7 @@ from flows.graph_data import DataGraph
 from flows.model_facts import model_facts
 from tasks.finetune import FINETUNE, FinetuneParams
 from tasks.recover import RECOVER, RecoverParams
-from tasks.tabulate import TABULATE, TabulateParams, data_input, training_input
+from tasks.tabulate import TABULATE, TabulateParams, data_input, replies_input, training_input
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
 from tulu_pipeline.artifacts.versions import VersionsLock
 from tulu_pipeline.models import llama, tulu
@@ -110,6 +111,7 @@ class _Compiler:
         for served in self.experiment.api_models:
             rows.append(TableRow(name=served.name, label=served.label, base_model=""))
             inputs |= self.answers.served(served)
+        inputs |= _replies(inputs)
         columns = tuple(self._column(benchmark, setting) for benchmark, setting in self.answers.asked())
         datasets = [find_dataset(name, self.experiment) for name in self._described()]
         inputs |= {data_input(dataset.name): self.data.described(dataset) for dataset in datasets}
@@ -163,6 +165,15 @@ class _Compiler:
     def _described(self) -> tuple[str, ...]:
         of_mixtures = (part.dataset for mixture in self.experiment.mixtures for part in mixture.components)
         return self.experiment.data_table or tuple(dict.fromkeys(of_mixtures))
+
+
+def _replies(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """What was said of the answers of each cell that was judged or executed."""
+    return {
+        replies_input(*cell.removeprefix("score:").split("/", 1)): scored.inputs["replies"]
+        for cell, scored in inputs.items()
+        if cell.startswith("score:") and "replies" in scored.inputs
+    }
 
 
 def _data_row(dataset: Dataset) -> DataRow:

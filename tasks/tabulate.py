@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class TabulateParams:
     """What the table shows; its inputs are `score:<row>/<metric>` and `completions:<row>/<metric>`.
 
+    Where a judge replied to the completions, or programs were executed, `replies:<row>/<metric>` says what came of it.
+
     Of the rows that were trained here `training:<row>` is the checkpoint: beside it lies the record of its training.
 
     Attributes:
@@ -48,7 +50,8 @@ class TabulateParams:
 def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
     """Writes the report, and beside it, each where there is something to show, the two tables.
 
-    table.md, table.csv, table.json and figure.png where there are models and metrics; data_table.md, data_table.csv,
+    table.md, table.csv, table.json and figure.png where there are models and metrics, and groups.csv where their items
+    have groups; data_table.md, data_table.csv,
     data_table.json and lengths.png where there are datasets; training.md and training.csv where there are trainings;
     report/ with all of them.
     """
@@ -68,7 +71,7 @@ def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
     from tulu_pipeline.reporting.records import read_measurement
     from tulu_pipeline.reporting.report import read_cell, write_report
     from tulu_pipeline.reporting.table import write_table
-    from tulu_pipeline.reporting.text import to_csv, to_markdown
+    from tulu_pipeline.reporting.text import groups_to_csv, to_csv, to_markdown
 
     params = job.params
     folders = {
@@ -93,9 +96,17 @@ def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
     write_table(table, job.out / "table.json")
     (job.out / "table.md").write_text(to_markdown(table), encoding="utf-8")
     (job.out / "table.csv").write_text(to_csv(table), encoding="utf-8")
+    if groups := groups_to_csv(table):
+        (job.out / "groups.csv").write_text(groups, encoding="utf-8")
     write_figure(table, job.out / "figure.png")
     cells = (
-        read_cell(row, metric, scores=folder, completions=job.inputs.get(completions_input(row, metric)))
+        read_cell(
+            row,
+            metric,
+            scores=folder,
+            completions=job.inputs.get(completions_input(row, metric)),
+            replies=job.inputs.get(replies_input(row, metric)),
+        )
         for (row, metric), folder in folders.items()
         if folder is not None
     )
@@ -190,6 +201,11 @@ def score_input(row: str, metric: str) -> str:
 def completions_input(row: str, metric: str) -> str:
     """Name of the input with the completions of a cell."""
     return f"completions:{row}/{metric}"
+
+
+def replies_input(row: str, metric: str) -> str:
+    """Name of the input with what was said of the completions of a cell."""
+    return f"replies:{row}/{metric}"
 
 
 def training_input(row: str) -> str:

@@ -64,6 +64,15 @@ def test_only_benchmarks_that_cluster_their_intervals_cluster_the_change(tmp_pat
     assert independent.clusters == ()
 
 
+def test_each_group_of_items_has_a_value_with_its_interval(tmp_path):
+    measurement = write(tmp_path / "mmlu", mmlu.BENCHMARK, "mmlu_0shot", [float(at % 4 == 0) for at in range(120)])
+    assert set(measurement.groups) == {f"subject {at}" for at in range(12)}
+    for group in measurement.groups.values():
+        assert group.n == 10
+        assert 0 <= group.low <= group.value <= group.high <= 1
+        assert group.low < group.high
+
+
 def test_a_scorer_that_no_item_is_defined_for_leaves_the_others_standing(tmp_path):
     folder = tmp_path / "score"
     folder.mkdir()

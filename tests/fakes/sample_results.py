@@ -16,6 +16,9 @@ HOSTILE = (
     "\u2028 \u2029 \0"
 )
 
+# 100 KB with what changes the direction of text, bells and escapes.
+LONG = "\u202e\u2067right to left \x07\x1b[31m \u200f <b>" + "عربى and English " * 6_000 + "the end"
+
 ROWS = (
     TableRow(name="tiny", label="untuned", base_model="tiny", untuned=True),
     TableRow(name="tiny+arithmetic", label="arithmetic", base_model="tiny", mixture="arithmetic"),
@@ -56,6 +59,10 @@ def write_results(folder: Path, items: int = 50) -> dict[str, Path | None]:
         write_score([score for score, _ in made], metric, scores)
         write_completions([completion for _, completion in made], completions)
         inputs[f"score:{row}/{metric}"], inputs[f"completions:{row}/{metric}"] = scores, completions
+        if metric == "alpaca_eval":
+            replies = folder / row / metric / "judge"
+            write_replies([score for score, _ in made], replies)
+            inputs[f"replies:{row}/{metric}"] = replies
     return inputs
 
 
@@ -65,9 +72,29 @@ def write_score(scores: list[ItemScore], metric: str, folder: Path) -> None:
     scorers = {name: _estimate([score.scores[name] for score in scores]) for name in scores[0].scores}
     metrics = {
         "schema_version": 1, "metric": metric, "headline": "paper", "n": len(scores), "scorers": scorers,
-        "flags": dict(Counter(flag for score in scores for flag in score.flags)), "groups": {},
+        "flags": dict(Counter(flag for score in scores for flag in score.flags)), "groups": _groups(scores),
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def _groups(scores: list[ItemScore]) -> dict:
+    of_group = {}
+    for score in scores:
+        if score.group:
+            of_group.setdefault(score.group, []).append(score.scores["paper"])
+    return {group: _estimate(values) for group, values in sorted(of_group.items())}
+
+
+def write_replies(scores: list[ItemScore], folder: Path) -> None:
+    """What a judge said in both orders; one of its replies is hostile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for index, score in enumerate(scores):
+        text = HOSTILE if index == 3 else "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
+        said = [{"model_first": first, "kind": "chat", "text": text, "model": "judge-1"} for first in (True, False)]
+        reply = {"preference": 1 + score.scores["paper"], "annotator": "sample_judge", "said": said}
+        records.append({"item_id": score.item_id, "reply": reply})
+    _write_lines(records, folder / "replies.jsonl")
 
 
 def write_completions(completions: list[Completion], folder: Path) -> None:
@@ -169,6 +196,8 @@ def _alpaca(index: int, draw: random.Random, ability: float, tuned: bool) -> tup
         ("camel", "dune", "oasis", "caravan", "well", "spice", "tent", "star", "sand", "salt", "bell"), 9
     )
     text = f"Here is a short answer about {words[0]}:\n\n" + "\n".join(f"- {word} and {words[-1]}" for word in words)
+    if index == 5:
+        text = LONG
     completion = Completion(
         item_id=f"alpaca_eval/{index}", texts=(text,), finish_reasons=("stop",), completion_tokens=(41,),
         prompt=_chat(f"Write {index} lines about the desert.", ""), prompt_tokens=17,
@@ -176,7 +205,8 @@ def _alpaca(index: int, draw: random.Random, ability: float, tuned: bool) -> tup
     verdict = {0.0: "lose", 0.5: "tie", 1.0: "win"}[win]
     score = ItemScore(
         item_id=completion.item_id, group="", scores={"paper": win, "strict": win},
-        extracted={"paper": verdict, "strict": verdict}, flags=("tie",) if verdict == "tie" else (),
+        extracted={"paper": verdict, "strict": verdict},
+        flags=(*(("tie",) if verdict == "tie" else ()), *(("judge_flipped",) if index % 20 == 6 else ())),
         gold="The desert is wide.\nIts nights are cold.",
     )  # fmt: skip
     return score, completion

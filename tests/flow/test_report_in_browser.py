@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 from fakes.chromium import Chromium, Page
-from fakes.sample_results import COLUMNS, HOSTILE, ROWS, write_results
+from fakes.sample_results import COLUMNS, HOSTILE, LONG, ROWS, write_results
 
 from tasks.tabulate import TabulateParams, run_tabulate
 from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.profile import Profile
+from tulu_pipeline.reporting.build import Measurement, build_table
+from tulu_pipeline.reporting.report import CellItems, write_report
+from tulu_pipeline.reporting.table import Score
 from tulu_pipeline.settings import read_settings
+from tulu_pipeline.specs.benchmark import Completion, ItemScore
 
 pytestmark = pytest.mark.needs_chromium
 
@@ -188,6 +192,117 @@ def test_two_models_stand_side_by_side_on_one_item(page):
     )
     assert gained
     assert listed(page) == gained
+
+
+def press_filter(page: Page, name: str) -> None:
+    page.run(f"[...document.querySelectorAll('#filters button')].find((b) => b.innerText.startsWith('{name}')).click()")
+
+
+def test_each_way_an_answer_can_go_wrong_is_a_filter(page):
+    open_cell(page, "tiny%2Barithmetic/gsm_cot")
+    for name, wanted in (
+        ("no answer found", ["gsm/3", "gsm/7", "gsm/12", "gsm/25", "gsm/38"]),
+        ("empty", ["gsm/7"]),
+        ("truncated", ["gsm/12", "gsm/25", "gsm/38"]),
+    ):
+        press_filter(page, name)
+        assert listed(page) == wanted
+    open_cell(page, "tiny%2Barithmetic/alpaca_eval")
+    press_filter(page, "judge flipped")
+    assert listed(page) == ["alpaca_eval/6", "alpaca_eval/26", "alpaca_eval/46"]
+    assert page.errors() == []
+
+
+def test_counts_of_odd_answers_open_the_items_they_count(page):
+    odd = page.run("document.querySelector('.odd').innerText")
+    assert "5 no answer found" in odd
+    assert "3 judge flipped" in odd
+    page.point('.odd a[href="#tiny%2Bfacts/gsm_cot?filter=truncated"]', click=True)
+    page.wait("document.querySelectorAll('#list a').length === 3")
+    assert listed(page) == ["gsm/12", "gsm/25", "gsm/38"]
+
+
+def test_a_judges_reply_stands_beside_what_it_judged(page):
+    open_cell(page, "tiny%2Bfacts/alpaca_eval/alpaca_eval%2F8")
+    assert "sample_judge" in page.run("document.querySelector('.reply').innerText")
+    said = page.run("[...document.querySelectorAll('#item h4 + pre')].map((pre) => pre.textContent)")
+    assert said == ["[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"] * 2
+    open_cell(page, "tiny%2Bfacts/alpaca_eval/alpaca_eval%2F3")
+    page.wait("document.querySelector('#item h2').textContent === 'alpaca_eval/3'")
+    assert page.run("document.querySelector('#item h4 + pre').textContent") == HOSTILE
+    assert page.run("document.title").startswith("A </script>")
+
+
+def test_an_address_names_the_model_beside_and_the_filter(browser, report):
+    page = browser.open(report.as_uri() + "#tiny%2Barithmetic/gsm_cot/gsm%2F6?beside=tiny&filter=gained")
+    page.wait("document.querySelectorAll('.answers.two').length === 1")
+    assert chosen(page) == "gsm/6"
+    assert "gsm/5" not in listed(page)
+    assert page.run("document.getElementById('pick-beside').value") == "tiny"
+    press_filter(page, "the two differ")
+    page.press("j")
+    assert page.run("location.hash.split('?')[1]") == "beside=tiny&filter=apart"
+    again = browser.open(page.run("location.href"))
+    again.wait("document.querySelectorAll('.answers.two').length === 1")
+    assert (chosen(again), listed(again)) == (chosen(page), listed(page))
+
+
+def test_a_hundred_kilobytes_of_odd_text_are_shown_as_they_are(page):
+    open_cell(page, "tiny%2Bfacts/alpaca_eval/alpaca_eval%2F5")
+    page.wait("document.querySelector('#item h2').textContent === 'alpaca_eval/5'")
+    shown = page.run(
+        "JSON.stringify([...document.querySelectorAll('.completion')].map((pre) => pre.textContent)[0])"
+        ".replace(/[^ -~]/g, (c) => '\\\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'))"
+    )
+    assert json.loads(shown) == LONG
+    assert page.run("document.querySelectorAll('#item b').length") == 0
+    # What turns the direction of text ends with the box that it stands in.
+    assert page.run("getComputedStyle(document.querySelector('.completion')).unicodeBidi") == "plaintext"
+    assert page.run("getComputedStyle(document.querySelector('#list .snippet')).unicodeBidi") == "isolate"
+    assert page.errors() == []
+
+
+def test_values_by_group_are_shown_for_each_column_that_has_groups(page):
+    assert page.run("document.querySelectorAll('.groups tbody tr').length") == 5  # subjects
+    texts = page.run("[...document.querySelectorAll('.groups thead th')].map((th) => th.innerText)")
+    assert texts == [
+        "5 groups",
+        "items",
+        "tiny · untuned",
+        "tiny · arithmetic",
+        "tiny · facts",
+        "tiny · arithmetic + facts",
+    ]
+    page.run("[...document.querySelectorAll('.which button')].find((b) => b.innerText === 'TyDiQA GP').click()")
+    assert "japanese" in page.run("document.querySelector('.groups tbody').innerText")
+
+
+def test_a_cell_of_all_of_mmlu_opens_at_its_last_item_and_draws_only_a_part_of_the_list(browser, tmp_path):
+    items = [
+        ItemScore(item_id=f"s{n // 246}/{n}", group=f"s{n // 246}", scores={"paper": float(n % 3 == 0)}, extracted={})
+        for n in range(14_042)
+    ]
+    asked = {
+        each.item_id: Completion(item_id=each.item_id, prompt=f"{each.group} " * 400 + each.item_id, prompt_tokens=1)
+        for each in items
+    }
+    score = Score(scorer="paper", value=0.3, low=0.2, high=0.4, n=14_042, standard_error=0.1, method="clustered")
+    measured = {("tiny", "mmlu_0shot"): Measurement(headline="paper", scores={"paper": score})}
+    table = build_table(title="all", rows=ROWS[:1], columns=COLUMNS[:1], measured=measured)
+    write_report(table, [CellItems(row="tiny", metric="mmlu_0shot", items=items, completions=asked)], tmp_path)
+    page = browser.open((tmp_path / "index.html").as_uri() + "#tiny/mmlu_0shot/s57%2F14041")
+    page.wait("document.querySelector('#item h2')?.textContent === 's57/14041'")
+    assert page.run("document.querySelectorAll('#list a').length") <= 400
+    assert page.run("document.querySelector('#list a[aria-current]').dataset.item") == "s57/14041"
+    before = listed(page)[0]
+    page.run("document.querySelector('#list .more button').click()")
+    assert listed(page).index(before) == 200
+    page.press("k")
+    assert chosen(page) == "s57/14040"
+    press_filter(page, "right")
+    assert chosen(page) == "s57/14040"  # it is among them
+    assert page.run("document.querySelector('.place').textContent") == "4,681 of 4,681"
+    assert page.run("document.querySelectorAll('#list a').length") <= 400
 
 
 def test_what_a_model_wrote_never_runs(page):

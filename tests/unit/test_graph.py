@@ -175,3 +175,12 @@ def test_a_dataset_and_a_benchmark_of_one_name_do_not_share_sources() -> None:
     mixture = Mixture(name="wrong", components=(Component(dataset="gsm"),))
     with pytest.raises(BadInput, match="two sources are both called `gsm`"):
         graph_of(dataclasses.replace(with_mixtures(mixture), datasets=own))
+
+
+def test_the_table_is_given_what_was_said_of_each_judged_answer() -> None:
+    table = list(graph_of(find_experiment("alpaca_replay")))[-1]
+    judged = {name.removeprefix("replies:") for name in table.inputs if name.startswith("replies:")}
+    assert judged == {name.removeprefix("score:") for name in table.inputs if name.startswith("score:")}
+    assert len(judged) == 6
+    for cell in judged:
+        assert table.inputs[f"replies:{cell}"] is table.inputs[f"score:{cell}"].inputs["replies"]

@@ -158,6 +158,9 @@ def test_the_best_of_toxigen_is_the_least():
         [UNTUNED, TUNED], [toxigen], {("base", "toxigen"): measured(0.8), ("base+mix", "toxigen"): measured(0.1)}
     )
     assert [row.cells[0].views["paper"].best for row in table.rows] == [False, True]
+    change = table.rows[1].cells[0].views["paper"].change
+    assert (change.direction, change.better) == ("lowered", True)
+    assert any(line.startswith("↓ less is better") for line in legend(table))
 
 
 def test_safety_columns_are_no_part_of_an_average():

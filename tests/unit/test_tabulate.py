@@ -62,7 +62,7 @@ def out(inputs, tmp_path_factory) -> Path:
 
 def test_it_writes_the_table_three_ways_a_figure_and_a_report(out):
     names = {path.name for path in out.iterdir()}
-    assert names == {"table.md", "table.csv", "table.json", "figure.png", "report"}
+    assert names == {"table.md", "table.csv", "table.json", "groups.csv", "figure.png", "report"}
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "report" / "data").glob("*.js"))) == 1 + 14  # the table, and each cell that could be made
 

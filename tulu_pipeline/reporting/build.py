@@ -146,7 +146,7 @@ def _row(
             cells.append(Cell(metric=column.metric, status="undefined", flags=flags, undefined=undefined))
             continue
         reference = measured.get((base[0].name, column.metric)) if base else None
-        views = {scorer: _view(measurement, reference, scorer) for scorer in scorers}
+        views = {scorer: _view(measurement, reference, scorer, column.lower_is_better) for scorer in scorers}
         cells.append(
             Cell(
                 metric=column.metric,
@@ -166,7 +166,7 @@ def _row(
     return Row(spec=spec, cells=tuple(cells), average=replace(average, published_percent=published))
 
 
-def _view(measurement: Measurement, reference: Measurement | None, scorer: str) -> View:
+def _view(measurement: Measurement, reference: Measurement | None, scorer: str, lower_is_better: bool) -> View:
     score = _scored_by(measurement, scorer)
     if reference is None:
         return View(score=score)
@@ -181,10 +181,11 @@ def _view(measurement: Measurement, reference: Measurement | None, scorer: str) 
         groups = measurement.clusters or reference.clusters or None
         paired = paired_difference(ours, theirs, groups, macro=macro)
     if paired is None:
-        return View(score=score, change=Change(value=change, low=None, high=None))
+        return View(score=score, change=Change(value=change, low=None, high=None, lower_is_better=lower_is_better))
     # Centered on the difference of the printed values: either model may have items without a score.
     shift = change - paired.value
-    return View(score=score, change=Change(value=change, low=paired.low + shift, high=paired.high + shift))
+    low, high = paired.low + shift, paired.high + shift
+    return View(score=score, change=Change(value=change, low=low, high=high, lower_is_better=lower_is_better))
 
 
 def _average(cells: Sequence[Cell], weights: Sequence[float], scorers: Sequence[str], untuned: Cell | None) -> Cell:

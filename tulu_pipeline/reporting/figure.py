@@ -145,7 +145,7 @@ def _dot(axes: Any, height: float, view: View, *, untuned: bool) -> None:
 def _colors(view: View) -> tuple[str, str]:
     if view.change is None or view.change.direction == "same":
         return palette.NEUTRAL, palette.FAINT
-    if view.change.direction == "raised":
+    if view.change.better:
         return palette.RAISED, palette.RAISED if view.change.clear else palette.RAISED_PALE
     return palette.LOWERED, palette.LOWERED if view.change.clear else palette.LOWERED_PALE
 

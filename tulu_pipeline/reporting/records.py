@@ -21,6 +21,7 @@ from tulu_pipeline.specs.benchmark import Completion, ItemScore
 METRICS = "metrics.json"
 ITEMS = "items.jsonl"
 COMPLETIONS = "completions.jsonl"
+REPLIES = "replies.jsonl"
 
 # The score stage's words for intervals that account for groups, and for a mean of groups' means.
 _CLUSTERED, _STRATIFIED = "clustered", "stratified"

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tulu_pipeline.judging.replies import read_replies
 from tulu_pipeline.reporting.pages import DATA, DATA_PAGE, TRAINING_PAGE, copy_viewer, script, slug
-from tulu_pipeline.reporting.records import COMPLETIONS, ITEMS, read_completions, read_items, sha256_file
+from tulu_pipeline.reporting.records import COMPLETIONS, ITEMS, REPLIES, read_completions, read_items, sha256_file
 from tulu_pipeline.reporting.table import Table, to_json
 from tulu_pipeline.reporting.text import legend
 from tulu_pipeline.specs.benchmark import Completion, ItemScore
@@ -29,6 +30,7 @@ class CellItems:
         metric: of the column.
         items: item scores in the benchmark's order.
         completions: by item id; an item without one shows its scores alone.
+        replies: what a judge, or the run of a program, said of it, by item id.
         provenance: what the numbers rest on, for the foot of the page: name to digest or key.
     """
 
@@ -36,11 +38,14 @@ class CellItems:
     metric: str
     items: Iterable[ItemScore]
     completions: Mapping[str, Completion]
+    replies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_cell(row: str, metric: str, *, scores: Path, completions: Path | None) -> CellItems:
-    """A cell from its score folder and, where there is one, its generate folder.
+def read_cell(
+    row: str, metric: str, *, scores: Path, completions: Path | None, replies: Path | None = None
+) -> CellItems:
+    """A cell from its score folder and, where there are, its generate folder and that of the replies.
 
     The provenance is the files' sha256: it follows from the bytes alone, and the store's manifests lead on from it.
     """
@@ -49,7 +54,13 @@ def read_cell(row: str, metric: str, *, scores: Path, completions: Path | None) 
     if completions is not None:
         provenance[COMPLETIONS] = sha256_file(completions / COMPLETIONS)
         by_id = {completion.item_id: completion for completion in read_completions(completions)}
-    return CellItems(row=row, metric=metric, items=read_items(scores), completions=by_id, provenance=provenance)
+    said: Mapping[str, Mapping[str, Any]] = {}
+    if replies is not None:
+        provenance[REPLIES] = sha256_file(replies / REPLIES)
+        said = read_replies(replies / REPLIES)
+    return CellItems(
+        row=row, metric=metric, items=read_items(scores), completions=by_id, replies=said, provenance=provenance
+    )
 
 
 def write_report(
@@ -71,8 +82,8 @@ def write_report(
         name = f"{cell.row}/{cell.metric}"
         slugs[name] = slug(name, taken=set(slugs.values()))
         provenance[name] = cell.provenance
-        completions = cell.completions
-        items = _compact([_item(item, completions.get(item.item_id)) for item in cell.items])
+        completions, replies = cell.completions, cell.replies
+        items = _compact([_item(item, completions.get(item.item_id), replies.get(item.item_id)) for item in cell.items])
         (folder / DATA / f"{slugs[name]}.js").write_text(script("items", name, items), encoding="ascii")
     document = {
         "table": to_json(table),
@@ -85,7 +96,7 @@ def write_report(
     (folder / DATA / "table.js").write_text(script("table", document), encoding="ascii")
 
 
-def _item(item: ItemScore, completion: Completion | None) -> dict[str, Any]:
+def _item(item: ItemScore, completion: Completion | None, reply: Mapping[str, Any] | None) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": item.item_id,
         "group": item.group,
@@ -94,6 +105,8 @@ def _item(item: ItemScore, completion: Completion | None) -> dict[str, Any]:
         "flags": list(item.flags),
         "gold": item.gold,
     }
+    if reply is not None:
+        shown["reply"] = dict(reply)
     if completion is not None:
         shown |= {
             "prompt": completion.prompt,

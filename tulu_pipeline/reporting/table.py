@@ -101,12 +101,15 @@ class GroupScore:
 class Change:
     """A score minus that of the untuned model of the same base, with the 95 % interval of the paired difference.
 
-    `low` and `high` are None where the two were not asked the same items.
+    Attributes:
+        low, high: None where the two were not asked the same items.
+        lower_is_better: what is lowered got better.
     """
 
     value: float
     low: float | None
     high: float | None
+    lower_is_better: bool = False
 
     @property
     def direction(self) -> Direction:
@@ -114,6 +117,11 @@ class Change:
         if abs(self.value) < 1e-9:
             return "same"
         return "raised" if self.value > 0 else "lowered"
+
+    @property
+    def better(self) -> bool:
+        """Whether the change is one for the better; colors tell this, arrows the direction."""
+        return (self.direction == "lowered") == self.lower_is_better
 
     @property
     def clear(self) -> bool:

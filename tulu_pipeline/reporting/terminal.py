@@ -114,7 +114,7 @@ def _style(view: View) -> str:
     weight = "bold" if view.best else ""
     if view.change is None or view.change.direction == "same":
         return weight
-    return f"{weight} {_RAISED if view.change.direction == 'raised' else _LOWERED}".strip()
+    return f"{weight} {_RAISED if view.change.better else _LOWERED}".strip()
 
 
 def _stand_ins(table: Table, scorer: str) -> tuple[str, ...]:

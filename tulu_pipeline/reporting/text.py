@@ -93,6 +93,8 @@ def legend(table: Table) -> tuple[str, ...]:
             "▲ raised and ▼ lowered against the untuned model of the same base; △ ▽ where the 95 % interval of the "
             "paired difference holds zero."
         )
+    if any(column.lower_is_better for column in table.columns):
+        lines.append("↓ less is better; colors tell what got better, arrows what got more.")
     if any(view.best for row in table.rows for cell in row.all_cells() for view in cell.views.values()):
         lines.append("Bold is the best of its column.")
     if any(cell.status == "not_applicable" for row in table.rows for cell in row.all_cells()):

@@ -6,8 +6,10 @@ report.itemsView = (() => {
   const { state } = report;
   const CHUNK = 200; // list entries drawn at a time
   const FOLD = 400; // a shared beginning longer than this is folded away
-  let current = { cell: "", items: [], beside: null, shown: [], drawn: 0, unfolded: false };
+  let current = { cell: "", items: [], beside: null, shown: [], first: 0, drawn: 0, unfolded: false };
+  let scorer = ""; // the one shown: a metric without the chosen scorer is shown by the one that stands in for it
 
+  const flagged = (flag) => (item) => item.flags.includes(flag);
   const FILTERS = [
     ["all", "all", () => true],
     ["right", "right", (item) => grade(item) === "right"],
@@ -15,6 +17,14 @@ report.itemsView = (() => {
     ["wrong", "wrong", (item) => grade(item) === "wrong"],
     ["undefined", "no score", (item) => grade(item) === "undefined"],
     ["flagged", "flagged", (item) => item.flags.length > 0],
+    ["no_answer_found", "no answer found", flagged("no_answer_found")],
+    ["empty", "empty", flagged("empty")],
+    ["truncated", "truncated", flagged("truncated")],
+    ["refused", "refused", flagged("refused")],
+    ["judge_flipped", "judge flipped", flagged("judge_flipped")],
+    ["unreadable", "reply unreadable", flagged("unreadable")],
+    ["judge_missing", "no reply", flagged("judge_missing")],
+    ["apart", "the two differ", (item) => difference(item) !== 0],
     ["gained", "gained", (item) => difference(item) > 0],
     ["lost", "lost", (item) => difference(item) < 0],
   ];
@@ -22,6 +32,7 @@ report.itemsView = (() => {
 
   async function draw(section) {
     const { row: name, metric } = state;
+    scorer = report.cell(name, metric)?.views[state.scorer]?.score.scorer ?? state.scorer;
     const row = report.row(name);
     const cell = report.cell(name, metric);
     if (!row || !cell || !report.opens(name, metric)) return message(section, `there is no cell ${name}/${metric}`);
@@ -31,7 +42,7 @@ report.itemsView = (() => {
       try {
         const items = await report.load(key);
         if (state.row !== name || state.metric !== metric) return undefined; // the reader went on meanwhile
-        current = { cell: key, items, beside: null, shown: [], drawn: 0, unfolded: false };
+        current = { cell: key, items, beside: null, shown: [], first: 0, drawn: 0, unfolded: false };
       } catch (error) {
         return message(section, error.message);
       }
@@ -50,7 +61,7 @@ report.itemsView = (() => {
 
   function header(row, cell) {
     const { metric } = state;
-    const view = cell.views[shownScorer()];
+    const view = cell.views[state.scorer];
     const rows = report.data.table.rows.filter((other) => report.opens(other.spec.name, metric));
     const metrics = report.data.table.columns.filter((column) => report.opens(row.spec.name, column.metric));
     const go = (name, next, item) => { location.hash = report.address(name, next, item); };
@@ -95,23 +106,39 @@ report.itemsView = (() => {
 
   // Applies filter and search, redraws the list, keeps the chosen item where it is still shown.
   function narrow() {
-    const counts = FILTERS.map(([value, text, keep]) => [value, text, current.items.filter(keep).length])
+    const filters = [...FILTERS, ...otherFlags()];
+    const counts = filters.map(([value, text, keep]) => [value, text, current.items.filter(keep).length])
       .filter(([value, , count]) => count || value === "all" || value === "right" || value === "wrong");
     if (!counts.some(([value]) => value === state.filter)) state.filter = "all";
     document.getElementById("filters").replaceChildren(report.switchOf("filter",
       counts.map(([value, text, count]) => ({ value, text: `${text} ${count.toLocaleString("en")}`, title: TITLES[value] })),
       state.filter, (value) => { state.filter = value; narrow(); }));
-    const keep = FILTERS.find(([value]) => value === state.filter)[2];
+    const keep = filters.find(([value]) => value === state.filter)[2];
     const wanted = state.query.trim().toLowerCase();
     current.shown = current.items.filter((item) => keep(item) && (!wanted || text(item).includes(wanted)));
-    current.drawn = 0;
+    current.first = current.drawn = 0;
     document.getElementById("list").replaceChildren();
     more();
     const chosen = current.shown.find((item) => item.id === state.item) || current.shown[0];
     choose(chosen, { replace: true });
   }
 
+  // Flags that this benchmark has beside those that every one has.
+  function otherFlags() {
+    const known = new Set(FILTERS.map(([value]) => value));
+    const found = new Set(current.items.flatMap((item) => item.flags));
+    return [...found].filter((flag) => !known.has(flag)).sort().map((flag) => [flag, flag.replaceAll("_", " "), flagged(flag)]);
+  }
+
   const TITLES = {
+    no_answer_found: "the scorer found nothing to compare",
+    empty: "nothing but white space",
+    truncated: "ran into the cap of new tokens",
+    refused: "declined to answer",
+    judge_flipped: "the judge's verdict changes with the order of the two answers",
+    unreadable: "what the judge said could not be read",
+    judge_missing: "the judge could not be asked",
+    apart: "scores unlike the model beside it",
     partly: "scores between 0 and 1",
     undefined: "items this scorer leaves out",
     flagged: "something was odd: empty, truncated, no answer found",
@@ -119,24 +146,42 @@ report.itemsView = (() => {
     lost: "scores lower than the model beside it",
   };
 
-  function more(until = 0) {
+  // Draws the next entries of the list, or the ones before: only a part of a long list is ever in the page.
+  function more(earlier = false) {
     const list = document.getElementById("list");
-    list.querySelector(".more")?.remove();
-    const end = Math.min(current.shown.length, Math.max(current.drawn + CHUNK, until + CHUNK / 2));
-    list.append(...current.shown.slice(current.drawn, end).map(entry));
-    current.drawn = end;
-    if (end < current.shown.length) {
-      const rest = (current.shown.length - end).toLocaleString("en");
-      list.append(el("li", { class: "more" }, el("button", { type: "button", onclick: () => more() }, `${rest} more`)));
+    for (const button of list.querySelectorAll(".more")) button.remove();
+    if (earlier) {
+      const first = Math.max(0, current.first - CHUNK);
+      list.prepend(...current.shown.slice(first, current.first).map(entry));
+      current.first = first;
+    } else {
+      const end = Math.min(current.shown.length, current.drawn + CHUNK);
+      list.append(...current.shown.slice(current.drawn, end).map(entry));
+      current.drawn = end;
     }
+    const button = (count, text, act) => el("li", { class: "more" }, el("button", { type: "button", onclick: act }, `${count.toLocaleString("en")} ${text}`));
+    if (current.first) list.prepend(button(current.first, "before", () => more(true)));
+    const rest = current.shown.length - current.drawn;
+    if (rest) list.append(button(rest, "more", () => more()));
     if (!current.shown.length) list.append(el("li", { class: "none" }, "no item matches"));
+  }
+
+  // Has the entry at `place` in the list; one that is far from what is drawn starts the list anew around it.
+  function reveal(place) {
+    if (place < current.first - CHUNK || place >= current.drawn + CHUNK) {
+      current.first = current.drawn = Math.max(0, place - CHUNK / 4);
+      document.getElementById("list").replaceChildren();
+      more();
+    }
+    while (place >= current.drawn) more();
+    while (place < current.first) more(true);
   }
 
   function entry(item) {
     const kind = grade(item);
     const change = difference(item);
     return el("li", {}, el("a", {
-      href: report.address(state.row, state.metric, item.id), class: kind, "data-item": item.id, tabindex: -1,
+      href: address(item), class: kind, "data-item": item.id, tabindex: -1,
     },
     el("i", { class: "glyph", title: kind }, GLYPH[kind]),
     el("span", { class: "id" }, item.id),
@@ -152,11 +197,10 @@ report.itemsView = (() => {
       article.replaceChildren(el("p", { class: "none" }, "no item matches: change the filter or the search"));
       return;
     }
-    const address = report.address(state.row, state.metric, item.id);
-    if (replace || location.hash === address) history.replaceState(null, "", address);
-    else location.hash = address;
+    if (replace || location.hash === address(item)) history.replaceState(null, "", address(item));
+    else location.hash = address(item);
     const place = current.shown.indexOf(item);
-    if (place >= current.drawn) more(place);
+    reveal(place);
     for (const link of document.querySelectorAll("#list a")) {
       if (link.dataset.item === item.id) {
         link.setAttribute("aria-current", "true");
@@ -165,6 +209,11 @@ report.itemsView = (() => {
     }
     article.replaceChildren(...full(item));
     article.scrollTop = 0;
+  }
+
+  // The address of an item as it is shown: with what stands beside it, and what the list is narrowed to.
+  function address(item) {
+    return report.address(state.row, state.metric, item.id, { beside: state.beside, filter: state.filter === "all" ? "" : state.filter });
   }
 
   function full(item) {
@@ -176,13 +225,13 @@ report.itemsView = (() => {
       el("header", {},
         el("h2", {}, item.id),
         item.group && item.group !== item.id ? el("span", { class: "group" }, item.group.replaceAll("_", " ")) : "",
-        el("span", { class: "place" }, `${place + 1} of ${current.shown.length.toLocaleString("en")}`),
+        el("span", { class: "place" }, `${(place + 1).toLocaleString("en")} of ${current.shown.length.toLocaleString("en")}`),
         el("span", { class: "keys" }, el("kbd", {}, "j"), el("kbd", {}, "k"), " walk · ", el("kbd", {}, "p"), " prompt · ",
           el("kbd", {}, "s"), " scorer · ", el("kbd", {}, "/"), " search · ", el("kbd", {}, "Esc"), " table")),
       item.gold ? gold(item.gold) : "",
       el("div", { class: answers.length > 1 ? "answers two" : "answers" }, ...answers),
       item.prompt !== undefined ? el("section", {}, el("h3", {}, "Prompt",
-        el("small", {}, `${item.prompt_tokens.toLocaleString("en")} tokens`,
+        el("small", {}, item.prompt_tokens ? `${item.prompt_tokens.toLocaleString("en")} tokens` : "",
           item.prompt_index ? `, ${item.prompt_index} exemplars dropped to fit` : "")), prompt(item))
         : el("p", { class: "none" }, "the completions of this cell are not at hand"),
     ].filter(Boolean);
@@ -212,27 +261,49 @@ report.itemsView = (() => {
     const name = current.beside ? el("h3", { class: "whose" }, report.fullName(row)) : "";
     if (!item) return el("section", {}, name, el("p", { class: "none" }, "was not asked this item"));
     return el("section", {}, name, verdict(item), item.texts === undefined ? "" : Object.keys(item.logprobs).length
-      ? bars(item) : texts(item));
+      ? bars(item) : texts(item), item.reply ? reply(item.reply) : "");
   }
+
+  // What a judge, or the run of a program, said of it; texts in full, the rest as name and value.
+  function reply(said) {
+    const facts = Object.entries(said).filter(([, value]) => typeof value !== "object" || value === null);
+    const parts = Object.entries(said).filter(([, value]) => typeof value === "object" && value !== null)
+      .flatMap(([name, value]) => (Array.isArray(value) ? value.map((each) => [name, each]) : [[name, value]]));
+    return el("div", {}, el("h3", {}, "Judge's reply"),
+      el("dl", { class: "reply" }, ...facts.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, saidText(value))])),
+      ...parts.map(([name, value]) => {
+        const { text, ...rest } = typeof value === "object" && value !== null ? value : { text: value };
+        const about = Object.entries(rest).map(([key, each]) => `${key.replaceAll("_", " ")} ${saidText(each)}`).join(", ");
+        return el("div", {}, el("h4", {}, name.replaceAll("_", " "), about ? el("small", {}, about) : ""),
+          text === undefined ? "" : el("pre", { class: "tall" }, saidText(text)));
+      }));
+  }
+
+  const saidText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
   function verdict(item) {
     const scorers = Object.keys(item.scores);
     return el("table", { class: "verdict" },
       el("tr", {}, el("th", {}, "scorer"), el("th", {}, "score"), el("th", {}, "took for the answer")),
-      ...scorers.map((scorer) => el("tr", { class: scorer === shownScorer() ? "now" : "" },
-        el("th", {}, scorer),
-        el("td", { class: grade(item, scorer) }, `${GLYPH[grade(item, scorer)]} ${scoreText(item.scores[scorer])}`),
-        el("td", {}, item.extracted[scorer] ? el("code", {}, clipped(item.extracted[scorer], 300)) : el("span", { class: "none" }, "nothing")))),
+      ...scorers.map((each) => el("tr", { class: each === scorer ? "now" : "" },
+        el("th", {}, each),
+        el("td", { class: grade(item, each) }, `${GLYPH[grade(item, each)]} ${scoreText(item.scores[each])}`),
+        el("td", {}, item.extracted[each] ? el("code", {}, clipped(item.extracted[each], 300)) : el("span", { class: "none" }, "nothing")))),
       item.flags.length ? el("tr", { class: "flags" }, el("th", {}, "flags"), el("td", { colspan: 2 },
         ...item.flags.map((flag) => el("span", { class: "chip" }, flag.replaceAll("_", " "))))) : "");
+  }
+
+  // Answers that others recorded come without counts of tokens.
+  function tokens(item, index) {
+    return item.prompt_tokens ? `${(item.completion_tokens[index] ?? 0).toLocaleString("en")} tokens, ` : "";
   }
 
   function texts(item) {
     return el("div", {}, ...item.texts.map((output, index) => el("div", {},
       el("h3", {}, item.texts.length > 1 ? `Completion ${index + 1} of ${item.texts.length}` : "Completion",
-        el("small", {}, `${(item.completion_tokens[index] ?? 0).toLocaleString("en")} tokens, `,
+        el("small", {}, tokens(item, index),
           item.finish_reasons[index] === "length" ? "cut off at the cap" : `ended by ${item.finish_reasons[index] || "?"}`)),
-      output.trim() ? marked(output, item.extracted[shownScorer()]) : el("p", { class: "none" },
+      output.trim() ? marked(output, item.extracted[scorer]) : el("p", { class: "none" },
         output ? "nothing but white space" : "empty"))));
   }
 
@@ -245,7 +316,7 @@ report.itemsView = (() => {
 
   function bars(item) {
     const letters = Object.entries(item.logprobs);
-    const chosen = item.extracted[shownScorer()];
+    const chosen = item.extracted[scorer];
     return el("div", {}, el("h3", {}, "Probability of each choice"), el("table", { class: "bars" },
       ...letters.map(([letter, logprob]) => {
         const share = logprob === null ? 0 : Math.exp(logprob);
@@ -303,32 +374,26 @@ report.itemsView = (() => {
     return true;
   }
 
-  // A metric without the chosen scorer is shown by the scorer that stands in for it in the table.
-  function shownScorer() {
-    return report.cell(state.row, state.metric)?.views[state.scorer]?.score.scorer ?? state.scorer;
-  }
-
-  function grade(item, scorer = shownScorer()) {
-    const score = item.scores[scorer];
+  function grade(item, by = scorer) {
+    const score = item.scores[by];
     if (score === null || score === undefined) return "undefined";
     return score >= 1 ? "right" : score <= 0 ? "wrong" : "partly";
   }
 
   function difference(item) {
     const other = current.beside?.get(item.id);
-    const scorer = shownScorer();
     return other ? (item.scores[scorer] ?? 0) - (other.scores[scorer] ?? 0) : 0;
   }
 
   function snippet(item) {
-    const said = item.texts?.[0]?.trim() || item.extracted[shownScorer()] || "";
+    const said = item.texts?.[0]?.trim() || item.extracted[scorer] || "";
     return clipped(said.replace(/\s+/g, " "), 90);
   }
 
   // What the search looks through: the item's own text, not the exemplars it shares with its neighbors.
   function text(item) {
     item.text ??= [item.id, item.group, item.gold, (item.prompt || "").slice(ownStart(item)),
-      ...(item.texts || []), ...Object.values(item.extracted), ...item.flags].join("\n").toLowerCase();
+      ...(item.texts || []), ...Object.values(item.extracted), ...item.flags, item.reply ? JSON.stringify(item.reply) : ""].join("\n").toLowerCase();
     return item.text;
   }
 
@@ -338,7 +403,7 @@ report.itemsView = (() => {
   const message = (section, words) => {
     section.replaceChildren(el("header", { class: "bar" }, el("a", { href: "#", class: "back" }, "← table")),
       el("p", { class: "none message" }, words));
-    current = { cell: "", items: [], beside: null, shown: [], drawn: 0, unfolded: false };
+    current = { cell: "", items: [], beside: null, shown: [], first: 0, drawn: 0, unfolded: false };
   };
 
   return { draw, goTo, isOpen, onKey };

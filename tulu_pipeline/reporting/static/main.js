@@ -21,9 +21,10 @@
   };
 
   function follow() {
-    const { row, metric, item } = report.readAddress();
-    const same = row === state.row && metric === state.metric;
-    Object.assign(state, { row, metric, item });
+    const place = report.readAddress();
+    const { row, metric, item } = place;
+    const same = Object.keys(place).every((part) => part === "item" || place[part] === state[part]);
+    Object.assign(state, place);
     if (same && row && report.itemsView.isOpen()) report.itemsView.goTo(item);
     else report.draw();
   }

@@ -18,6 +18,8 @@ report.overview = (() => {
       key(),
       el("h2", {}, "Values and 95 % intervals"),
       report.chart(table, report.state.scorer),
+      ...odd(table),
+      ...report.groups(table),
       el("h2", {}, "Notes"),
       el("ul", { class: "notes" }, ...legend.concat(standIns(table), table.notes).map((note) => el("li", {}, note))),
       footer());
@@ -29,7 +31,7 @@ report.overview = (() => {
       ...columns.map((column, index) => el("th", { scope: "col", class: column.metric === "average" ? "average" : "" },
         column.title.replaceAll("-", "\u2011"), el("small", {}, index < table.columns.length ? items(table, index) : "\u00a0"))));
     const bodies = bases(table).map(([base, rows]) => el("tbody", {},
-      el("tr", { class: "base" }, el("th", { colspan: columns.length + 1, scope: "rowgroup" }, base)),
+      base ? el("tr", { class: "base" }, el("th", { colspan: columns.length + 1, scope: "rowgroup" }, base)) : "",
       ...rows.map((row) => el("tr", { class: row.spec.untuned ? "untuned" : "" },
         el("th", { scope: "row" }, row.spec.label),
         ...report.cells(row).map((cell) => box(row, cell))))));
@@ -47,6 +49,7 @@ report.overview = (() => {
     const inside = [
       el("span", { class: view.best ? "value best" : "value" }, points(view.score.value)),
       standIn(cell) ? "†" : "",
+      cell.undefined ? el("span", { class: "incomplete", title: "INCOMPLETE" }, "‡") : "",
       el("span", { class: "interval" }, plusMinus(view.score)),
       el("span", { class: "arrow", "aria-hidden": true }, arrow),
     ];
@@ -75,7 +78,8 @@ report.overview = (() => {
       const range = view.change.low === null ? "" : ` [${signed(view.change.low)}, ${signed(view.change.high)}]`;
       facts.push(["against untuned", `${signed(view.change.value)}${range}${within}`]);
     }
-    const flags = Object.entries(cell.flags).filter(([, count]) => count);
+    if (cell.undefined) facts.push(["INCOMPLETE", `${cell.undefined.toLocaleString("en")} items without a score`]);
+    const flags = flagsOf(cell);
     if (flags.length) facts.push(["flags", flags.map(([flag, count]) => `${flag.replaceAll("_", " ")} ${count}`).join(", ")]);
     if (cell.published_percent !== null) facts.push(["the paper printed", cell.published_percent.toFixed(1)]);
     return [
@@ -117,11 +121,38 @@ report.overview = (() => {
     tip.hidden = true;
   }
 
+  // What was odd about the answers, counted cell by cell; each count opens the items it counts.
+  function odd(table) {
+    const found = table.rows.map((row) => [row, row.cells.map(flagsOf)]).filter(([, flags]) => flags.some((each) => each.length));
+    if (!found.length) return [];
+    const shown = table.columns.map((_, index) => index).filter((index) => found.some(([, flags]) => flags[index].length));
+    const count = (row, metric, [flag, number]) => {
+      const words = `${number.toLocaleString("en")} ${flag.replaceAll("_", " ")}`;
+      const opens = report.opens(row.spec.name, metric);
+      return el("div", {}, opens ? el("a", { href: report.address(row.spec.name, metric, "", { filter: flag }) }, words) : words);
+    };
+    return [el("h2", {}, "What was odd about the answers"), el("div", { class: "scroll" }, el("table", { class: "counts odd" },
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Model"),
+        ...shown.map((index) => el("th", { scope: "col", class: "text" }, table.columns[index].title)))),
+      el("tbody", {}, ...found.map(([row, flags]) => el("tr", {}, el("th", { scope: "row" }, report.fullName(row)),
+        ...shown.map((index) => el("td", { class: "text" },
+          ...flags[index].map((each) => count(row, table.columns[index].metric, each)))))))))];
+  }
+
+  // What every table counts first, the rest by name.
+  function flagsOf(cell) {
+    const first = ["no_answer_found", "empty", "truncated", "refused"];
+    const place = (flag) => (first.includes(flag) ? first.indexOf(flag) : first.length);
+    return Object.entries(cell.flags).filter(([, count]) => count).sort((a, b) => place(a[0]) - place(b[0]));
+  }
+
   function key() {
     const entry = (tone, arrow, text) => el("span", {}, el("i", { class: tone }, arrow), text);
-    return el("p", { class: "key" },
+    const compared = report.data.table.rows.some((row) => row.cells.some((cell) => Object.values(cell.views).some((view) => view.change)));
+    const changes = [
       entry("raised", "▲", "raised by tuning"), entry("raised pale", "△", "raised, within noise"),
-      entry("lowered", "▼", "lowered by tuning"), entry("lowered pale", "▽", "lowered, within noise"),
+      entry("lowered", "▼", "lowered by tuning"), entry("lowered pale", "▽", "lowered, within noise")];
+    return el("p", { class: "key" }, ...(compared ? changes : []),
       el("span", {}, el("b", {}, "bold"), " best of its column"));
   }
 

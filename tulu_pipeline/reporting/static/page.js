@@ -80,8 +80,11 @@ const report = (() => {
       const raised = change.value > 0;
       return { word: raised ? "raised" : "lowered", arrow: raised ? (clear ? "▲" : "△") : clear ? "▼" : "▽", clear };
     },
+    // The color tells what is better, the arrow what is more: of ToxiGen's values the lower is better.
     tone(view) {
-      const { word, clear } = self.change(view);
+      const { word: direction, clear } = self.change(view);
+      const better = (direction === "lowered") === Boolean(view?.change?.lower_is_better);
+      const word = direction && (better ? "raised" : "lowered");
       return word && (clear ? word : `${word} pale`);
     },
 
@@ -96,16 +99,21 @@ const report = (() => {
     column: (metric) => self.data.table.columns.find((column) => column.metric === metric),
     opens: (row, metric) => Object.hasOwn(self.data.cells, `${row}/${metric}`),
     fullName(row) {
-      return row.spec.label === row.spec.base_model ? row.spec.label : `${row.spec.base_model} · ${row.spec.label}`;
+      const { label, base_model: base } = row.spec;
+      return !base || label === base ? label : `${base} · ${label}`;
     },
 
-    // #row/metric/item, each part percent-encoded.
-    address(row, metric, item) {
-      return `#${[row, metric, item].filter(Boolean).map(encodeURIComponent).join("/")}`;
+    // #row/metric/item, each part percent-encoded, and after ? what is not as usual: beside=row&filter=name.
+    address(row, metric, item, options = {}) {
+      const more = Object.entries(options).filter(([, value]) => value).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+      const place = [row, metric, item].filter(Boolean).map(encodeURIComponent).join("/");
+      return `#${place}${more.length ? `?${more.join("&")}` : ""}`;
     },
     readAddress() {
-      const [row = "", metric = "", item = ""] = location.hash.slice(1).split("/").map(decode);
-      return { row, metric, item };
+      const [place, more = ""] = location.hash.slice(1).split("?");
+      const [row = "", metric = "", item = ""] = place.split("/").map(decode);
+      const options = more.split("&").map((pair) => pair.split("=")).filter(([name]) => name === "beside" || name === "filter");
+      return { row, metric, item, ...Object.fromEntries(options.map(([name, value = ""]) => [name, decode(value)])) };
     },
 
     switchOf(label, options, chosen, choose) {
@@ -127,6 +135,7 @@ const report = (() => {
   const MEANING = {
     paper: "as the original evaluation computed it, quirks included (key: s)",
     strict: "the same items with the original's quirks mended (key: s)",
+    "ext:lm_eval": "as lm-evaluation-harness extracts and compares (key: s)",
   };
 
   function arrived(key, value) {

@@ -107,6 +107,7 @@ def _setting(metric: str, title: str, subset: int) -> Setting:
         options={"subset": subset},
         judge=TOXIGEN_ROBERTA,
         lower_is_better=True,
+        averaged=False,
     )
 
 

@@ -139,6 +139,7 @@ BENCHMARK = Benchmark(
             title="TruthfulQA",
             sampling=Sampling(max_new_tokens=50, stop=("\n\n",)),
             judge=LLAMA2_JUDGES,
+            averaged=False,
         ),
     ),
     items=read_items,

@@ -36,15 +36,20 @@ def run_score(job: Job[ScoreParams], ctx: RunContext) -> Metrics:
     judged = "replies" in job.inputs
     replies = read_replies(job.input("replies") / "replies.jsonl") if judged else {}
 
+    longer: dict[str, int] = {}
+    length_controlled = benchmark.setting(metric).length_controlled
+
     def scores() -> Iterator[ItemScore]:
         for item, completion in answered_items(benchmark, metric, job.input("benchmark"), job.input("completions")):
             if judged and item.item_id not in replies:
                 raise BadInput(f"no reply to item `{item.item_id}`", job.name, "judge anew: `--refresh judge`")
+            if length_controlled:
+                longer[item.item_id] = len(completion.texts[0]) - len(str(item.gold))
             yield benchmark.score(item, completion, replies.get(item.item_id))
 
     items = job.out / "items.jsonl"
     write_lines(items, scores())
-    metrics = aggregate(read_lines(items, ItemScore), benchmark, metric)
+    metrics = aggregate(read_lines(items, ItemScore), benchmark, metric, longer)
     (job.out / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return metrics
 

@@ -17,6 +17,7 @@ Deviations
     The evaluator is the false one (more unique tokens wins), which needs no key; the paper's tables use GPT-4, which
     an experiment chooses by `judges={"alpaca_eval": alpaca_eval.GPT4_0314}` (see `docs/judges.md`). For
     its false evaluator the paper compared with davinci-003 answers of up to 2,048 tokens; these are the shorter ones.
+    Beside the win rate stands one at equal length (`lc_minimal`, see `scoring/length_control.py`), which is ours.
 
 A worked example, as the contract test runs it: a judge's reply `{"verdict": "tie"}` scores 0.5.
 """
@@ -133,6 +134,7 @@ BENCHMARK = Benchmark(
             sampling=Sampling(max_new_tokens=8192),
             tuned_only=True,
             judge=FalseEvaluator(),
+            length_controlled=True,
         ),
         Setting(
             metric="alpaca_eval_unique_tokens",
@@ -140,11 +142,12 @@ BENCHMARK = Benchmark(
             sampling=Sampling(max_new_tokens=8192),
             tuned_only=True,
             judge=FalseEvaluator(),
+            averaged=False,
             same_completions_as="alpaca_eval",
         ),
     ),
     items=read_items,
     score=score,
     prompt_version=1,
-    scorer_version=1,
+    scorer_version=2,
 )

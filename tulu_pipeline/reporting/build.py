@@ -36,7 +36,8 @@ class Measurement:
 
     Attributes:
         headline: the metric's own headline scorer; stands in where a view's scorer is not defined.
-        scores: scorer to its score; without those that no item is defined for.
+        scores: scorer to its score; without those that no item is defined for. One that is not among `item_scores`
+            is of all items together (a win rate at equal length).
         item_ids: in the order of `item_scores`.
         clusters: what each item shares with others (its subject), where the intervals account for it; else empty.
         macro: whether the value is the mean of the clusters' means.
@@ -175,7 +176,8 @@ def _view(measurement: Measurement, reference: Measurement | None, scorer: str, 
         return View(score=score)
     change = score.value - untuned.value
     paired = None
-    if measurement.item_ids and tuple(measurement.item_ids) == tuple(reference.item_ids):
+    by_item = score.scorer in measurement.item_scores and score.scorer in reference.item_scores
+    if by_item and measurement.item_ids and tuple(measurement.item_ids) == tuple(reference.item_ids):
         ours, theirs = measurement.item_scores[score.scorer], reference.item_scores[score.scorer]
         macro = measurement.macro or reference.macro
         groups = measurement.clusters or reference.clusters or None

@@ -81,8 +81,8 @@ def compare_models(
     Raises:
         BadInput: the two were asked different items, or by no metric is there a scorer of that name.
     """
-    if scorer and not any(scorer in pair.first.scores and scorer in pair.second.scores for pair in pairs):
-        known = sorted({name for pair in pairs for name in pair.first.scores})
+    if scorer and not any(_scores_items(pair, scorer) for pair in pairs):
+        known = sorted({name for pair in pairs for name in pair.first.scores if _scores_items(pair, name)})
         raise BadInput(f"no metric has a scorer `{scorer}`", "--scorer", f"take one of: {', '.join(known)}")
     results = {pair.metric: _compare(first, second, pair, _scorer(pair, scorer)) for pair in pairs}
     adjusted = holm({metric: result.p for metric, result in results.items()})
@@ -110,8 +110,12 @@ def to_json(comparison: ModelComparison) -> dict[str, Any]:
 
 
 def _scorer(pair: Pair, scorer: str) -> str:
-    both = scorer in pair.first.scores and scorer in pair.second.scores
-    return scorer if both else pair.first.headline
+    return scorer if _scores_items(pair, scorer) else pair.first.headline
+
+
+def _scores_items(pair: Pair, scorer: str) -> bool:
+    """Whether both have a value by it, and so has each item: a win rate at equal length is of all items together."""
+    return all(scorer in each.scores and scorer in each.item_scores for each in (pair.first, pair.second))
 
 
 def _compare(first: str, second: str, pair: Pair, scorer: str) -> Comparison:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
 from tulu_pipeline.errors import BadInput
@@ -65,6 +65,7 @@ class MetricsRecord(BaseModel):
     scorers: Mapping[str, ScorerRecord]
     flags: Mapping[str, int]
     groups: Mapping[str, GroupRecord]
+    adjusted: Mapping[str, ScorerRecord] = Field(default_factory=dict)
 
 
 def read_measurement(folder: Path) -> Measurement:
@@ -105,7 +106,7 @@ def read_measurement(folder: Path) -> Measurement:
                 standard_error=record.standard_error,
                 method=record.method,
             )
-            for name, record in metrics.scorers.items()
+            for name, record in {**metrics.scorers, **metrics.adjusted}.items()
             if record.value is not None
         },
         item_ids=tuple(item_ids),

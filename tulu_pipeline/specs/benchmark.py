@@ -121,6 +121,7 @@ class Setting:
             nobody.
         lower_is_better: of two values (toxicity).
         averaged: whether it is part of a row's average; the paper's safety columns are not.
+        length_controlled: whether the win rate over the reference (`gold`) is told for equal length, too.
         same_completions_as: another metric that asks the very same; its completions are taken. "" asks anew.
     """
 
@@ -132,6 +133,7 @@ class Setting:
     judge: Judge | None = None
     lower_is_better: bool = False
     averaged: bool = True
+    length_controlled: bool = False
     same_completions_as: str = ""
 
 

@@ -10,9 +10,9 @@ import rich.console
 from fakes.sample_results import COLUMNS, ROWS, write_results
 from markdown_it import MarkdownIt
 
-from tulu_pipeline.reporting.build import build_table
+from tulu_pipeline.reporting.build import Measurement, build_table
 from tulu_pipeline.reporting.records import read_measurement
-from tulu_pipeline.reporting.table import Table
+from tulu_pipeline.reporting.table import Score, Table, TableRow
 from tulu_pipeline.reporting.terminal import render_table
 from tulu_pipeline.reporting.text import CSV_FIELDS, GROUP_FIELDS, groups_to_csv, points, to_csv, to_markdown
 from tulu_pipeline.scoring.flags import COUNTED_FLAGS
@@ -142,6 +142,36 @@ def test_csv_holds_each_cell_once_per_view_with_its_exact_interval(table):
                 assert float(printed["low_percent"]) == pytest.approx(100 * view.score.low, abs=1e-6)
                 assert float(printed["high_percent"]) == pytest.approx(100 * view.score.high, abs=1e-6)
                 assert printed["n"] == ("" if view.score.n is None else str(view.score.n))
+
+
+def test_rows_without_a_base_model_stand_under_no_heading():
+    score = Score(scorer="paper", value=0.5, low=0.4, high=0.6, n=9, standard_error=0.1, method="wilson")
+    measured = {("gpt4", "gsm_cot"): Measurement(headline="paper", scores={"paper": score})}
+    row = TableRow(name="gpt4", label="GPT-4", base_model="")
+    table = build_table(title="t", rows=[row], columns=COLUMNS[1:2], measured=measured)
+    (grid,) = markdown_grids(to_markdown(table))
+    assert [line[0] for line in grid] == ["Model", "items", "GPT-4"]
+
+
+def test_three_scorers_stand_side_by_side_and_a_column_without_one_falls_back_visibly():
+    def by(*scorers: str) -> Measurement:
+        scores = {
+            name: Score(scorer=name, value=0.1 * at, low=0.0, high=1.0, n=9, standard_error=0.1, method="wilson")
+            for at, name in enumerate(scorers, 1)
+        }
+        return Measurement(headline="paper", scores=scores)
+
+    measured = {("r", "mmlu_0shot"): by("paper", "strict", "ext:lm_eval"), ("r", "gsm_cot"): by("paper", "strict")}
+    row = TableRow(name="r", label="r", base_model="")
+    table = build_table(title="t", rows=[row], columns=COLUMNS[:2], measured=measured)
+    text = to_markdown(table)
+    assert table.scorers == ("paper", "strict", "ext:lm_eval")
+    cells = [[cell.split(" ")[0] for cell in grid[-1][1:3]] for grid in markdown_grids(text)]
+    assert cells == [["10.0", "10.0"], ["20.0", "20.0"], ["30.0", "10.0†"]]
+    assert "† has no `ext:lm_eval` scorer; its own headline scorer stands in: GSM CoT." in text
+    console = rich.console.Console(file=io.StringIO(), width=200, no_color=True)
+    console.print(render_table(table, "ext:lm_eval"))
+    assert "10.0†" in console.file.getvalue()
 
 
 def test_values_by_group_are_a_csv_of_their_own(table):

@@ -53,9 +53,13 @@ def render_table(table: Table, scorer: str = "") -> rich.table.Table:
         shown.add_column(header, justify="right", no_wrap=True)
     for base, rows in table.groups():
         shown.add_section()
-        shown.add_row(Text(base, style="bold"))
+        if base:
+            shown.add_row(Text(base, style="bold"))
         for row in rows:
-            shown.add_row(Text(f"  {row.spec.label}"), *(_cell(cell, scorer) for cell in row.all_cells()))
+            shown.add_row(
+                Text(f"  {row.spec.label}" if base else row.spec.label),
+                *(_cell(cell, scorer) for cell in row.all_cells()),
+            )
     return shown
 
 

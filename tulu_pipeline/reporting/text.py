@@ -202,7 +202,8 @@ def _grid(table: Table, scorer: str) -> str:
         markdown_line("*items*", *(f"*{count}*" if count else "" for count in counts)),
     ]
     for base, rows in table.groups():
-        lines.append(markdown_line(f"**{inline(base)}**", *("" for _ in headings)))
+        if base:
+            lines.append(markdown_line(f"**{inline(base)}**", *("" for _ in headings)))
         lines.extend(
             markdown_line(inline(row.spec.label), *(_cell(cell, scorer) for cell in row.all_cells())) for row in rows
         )

@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "Say what would run and why; runs nothing.",
     "run": "Make what is missing or stale, and print the table.",
     "join": "Let this machine take part in the finetunings of a run on another (profiles with the launcher torchrun).",
+    "chat": "Talk with a tuned checkpoint, asked exactly as it was taught.",
     "score": "Score completions of your own as the project's are scored.",
     "compare": "Compare two models item by item: differences, tests, and what the items could show.",
     "tokens": "Show one conversation of a dataset token by token: which text each id stands for, and what is learned.",

@@ -28,10 +28,15 @@ def listen() -> None:
         _asked.set()
         raise_if_asked()
 
-    _asked.clear()
-    _politely.clear()
+    forget()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, remember)
+
+
+def forget() -> None:
+    """The wish was followed in another way than by ending the process."""
+    _asked.clear()
+    _politely.clear()
 
 
 def raise_if_asked() -> None:

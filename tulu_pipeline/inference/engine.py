@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -68,6 +68,21 @@ class Engine(Protocol):
         """Answer every request, in any order, each as soon as it is finished. `requests` is read as room appears."""
 
 
+class StreamingEngine(Engine, Protocol):
+    """An engine that also gives a completion while it is written."""
+
+    def stream(
+        self, request: Request, on_text: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> Finished | Failed:
+        """Answer one request.
+
+        Args:
+            request: no choice; `stop` is not looked at.
+            on_text: called with each new piece of the text.
+            stopped: asked at every token whether to end; the finish reason is then "interrupted".
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """What loads an engine.
@@ -101,7 +116,7 @@ def engine_environment(settings: EngineSettings) -> dict[str, str]:
     }
 
 
-def load_engine(settings: EngineSettings) -> Engine:
+def load_engine(settings: EngineSettings) -> StreamingEngine:
     """Load the model; seconds to minutes."""
     if settings.engine == "vllm":
         from tulu_pipeline.inference.vllm_engine import VllmEngine

@@ -6,9 +6,10 @@ transformers releases of 2023, and with no padding there is nothing to get wrong
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -72,14 +73,35 @@ class TransformersEngine:
             else:
                 yield Failed(request.request_id, f"log probabilities that are no numbers: {logprobs}")
 
+    def stream(
+        self, request: Request, on_text: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> Finished | Failed:
+        words = _Words(self._tokenizer, request.prompt_ids, on_text)
+
+        def criterion(input_ids_BT: Any, scores: Any, **_: Any) -> Any:
+            return torch.full((len(input_ids_BT),), stopped(), device=input_ids_BT.device)
+
+        with torch.inference_mode():
+            input_ids_BT = torch.tensor([list(request.prompt_ids)], device=self._device)
+            (output_ids_T,) = self._output_ids(request, input_ids_BT, streamer=words, stopping_criteria=[criterion])
+        finished = self._finished(request, output_ids_T[len(request.prompt_ids) :], self._ends())
+        words.give(finished.text)
+        cut = finished.finish_reason == "length" and finished.completion_tokens < request.max_new_tokens
+        return dataclasses.replace(finished, finish_reason="interrupted") if cut else finished
+
     def _generate(self, batch: list[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
         first = batch[0]
+        stop = {"stop_strings": list(first.stop), "tokenizer": self._tokenizer} if first.stop else {}
+        for request, output_ids_T in zip(batch, self._output_ids(first, input_ids_BT, **stop), strict=True):
+            yield self._finished(request, output_ids_T[len(request.prompt_ids) :], self._ends())
+
+    def _output_ids(self, first: Request, input_ids_BT: Any, **more: Any) -> list[list[int]]:
+        """Prompts and what was generated after them, as the first request says."""
         draw: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if first.seed is not None:
             torch.manual_seed(first.seed)  # `generate` draws from torch's global stream and takes no generator
             draw = {"do_sample": True, "temperature": first.temperature, "top_p": first.top_p, "top_k": 0}
-        stop = {"stop_strings": list(first.stop), "tokenizer": self._tokenizer} if first.stop else {}
-        ends = _as_set(self._model.generation_config.eos_token_id) | _as_set(self._tokenizer.eos_token_id)
+        ends = self._ends()
         output_ids_BT = self._model.generate(
             input_ids_BT,
             attention_mask=torch.ones_like(input_ids_BT),
@@ -87,10 +109,12 @@ class TransformersEngine:
             eos_token_id=sorted(ends) or None,
             pad_token_id=min(ends, default=0),
             **draw,
-            **stop,
+            **more,
         )
-        for request, output_ids_T in zip(batch, output_ids_BT.tolist(), strict=True):
-            yield self._finished(request, output_ids_T[len(request.prompt_ids) :], ends)
+        return list(output_ids_BT.tolist())
+
+    def _ends(self) -> set[int]:
+        return _as_set(self._model.generation_config.eos_token_id) | _as_set(self._tokenizer.eos_token_id)
 
     def _finished(self, request: Request, new_ids: list[int], ends: set[int]) -> Finished:
         end = next((index for index, token in enumerate(new_ids) if token in ends), None)
@@ -111,6 +135,32 @@ class TransformersEngine:
             finish_reason="stop" if stopped else "length",
             completion_tokens=length,
         )
+
+
+class _Words:
+    """What `generate` hands its tokens to: gives the text as far as it will not change any more."""
+
+    def __init__(self, tokenizer: Any, prompt_ids: Iterable[int], on_text: Callable[[str], None]) -> None:
+        self._tokenizer, self._on_text = tokenizer, on_text
+        self._ids = list(prompt_ids)
+        self._prompt_length = len(tokenizer.decode(self._ids, skip_special_tokens=True))
+        self._prompt_came, self._given = False, 0
+
+    def put(self, ids: Any) -> None:
+        if not self._prompt_came:  # `generate` begins with it
+            self._prompt_came = True
+            return
+        self._ids += ids.flatten().tolist()
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)[self._prompt_length :]
+        self.give(text.rstrip("\ufffd"))  # the rest of a character is yet to come
+
+    def give(self, text: str) -> None:
+        if len(text) > self._given:
+            self._on_text(text[self._given :])
+            self._given = len(text)
+
+    def end(self) -> None:
+        """`generate` calls it at the end."""
 
 
 def _alike(request: Request) -> tuple[Any, ...]:

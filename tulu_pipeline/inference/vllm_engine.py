@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vllm import EngineArgs, LLMEngine, SamplingParams
@@ -57,6 +57,30 @@ class VllmEngine:
             for output in self._engine.step():
                 if output.finished:
                     yield _result(under_way.pop(output.request_id), output.outputs[0])
+
+    def stream(
+        self, request: Request, on_text: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> Finished | Failed:
+        params = _params(request)
+        params.output_kind = RequestOutputKind.CUMULATIVE
+        try:
+            self._engine.add_request(request.request_id, tokens_input(list(request.prompt_ids)), params)
+        except ValueError as error:
+            return Failed(request.request_id, str(error))
+        given, tokens = "", 0
+        while True:
+            if stopped():
+                self._engine.abort_request([request.request_id])
+                return Finished(
+                    request_id=request.request_id, text=given, finish_reason="interrupted", completion_tokens=tokens
+                )
+            for output in self._engine.step():
+                completion = output.outputs[0]
+                if len(completion.text) > len(given):
+                    on_text(completion.text[len(given) :])
+                given, tokens = completion.text, len(completion.token_ids)
+                if output.finished:
+                    return _result(request, completion)
 
 
 def _params(request: Request) -> Any:

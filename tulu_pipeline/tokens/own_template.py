@@ -129,6 +129,15 @@ class OwnTemplate:
             text += piece
         return Prompt(text=text, controls=tuple(controls))
 
+    def asked(self, messages: Sequence[Message]) -> tuple[list[Span], bool]:
+        """A conversation up to where the assistant answers, and whether the tokenizer's BOS must be added before it.
+
+        Raises:
+            BadInput: as `spans`.
+        """
+        spans = self._controls.spans(self._parts(messages, ask=True))
+        return spans, not opens_with_bos(spans, self._tokenizer)
+
     def _parts(self, messages: Sequence[Message], *, ask: bool = False) -> list[Part]:
         text = self._render(messages, ask=ask)
         for parts in self._readings(messages, text, ask=ask):

@@ -1,7 +1,6 @@
 """The toxicity classifier as a judge: a small RoBERTa made on the spot, in its own process, killed and asked again."""
 
 import dataclasses
-import json
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.small_classifier import write_classifier
 
 from tasks.judge import JudgeParams, run_judge
 from tasks.score import ScoreParams, run_score
@@ -38,44 +38,7 @@ BENCHMARK = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the paper's classifier has it: RoBERTa with two labels, `vocab.json` and `merges.txt`."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("classifier")
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-    )
-    trained.train_from_iterator([Path(__file__).read_text()], trainer)
-    trained.model.save(str(folder))
-    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    tokenizer_config = {**marks, "sep_token": "</s>", "cls_token": "<s>", "mask_token": "<mask>"}
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({**tokenizer_config, "tokenizer_class": "RobertaTokenizer"})
-    )
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=400,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        bos_token_id=0,
-        pad_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.5,
-        num_labels=2,
-    )
-    RobertaForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    return write_classifier(tmp_path_factory.mktemp("classifier"))
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +119,7 @@ def test_labels_are_those_of_one_text_at_a_time(judged: Judged, classifier: Path
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(classifier)
     model = AutoModelForSequenceClassification.from_pretrained(classifier, dtype=torch.float32).eval()
     replies, labels = judged.replies(), set()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.compare import compare_rows
 from flows.session import Request, prepare, run_session
 from tulu_pipeline.artifacts.run import local_threads
 
@@ -33,3 +34,10 @@ def test_the_win_rates_and_standard_errors_are_the_leaderboards(mirror: Path, tm
         # The same doubles but for the order of two roundings.
         assert 100 * found["value"] == pytest.approx(win_rate, rel=4e-16)
         assert 100 * found["standard_error"] == pytest.approx(standard_error, rel=1e-15)
+
+    compared = compare_rows("vicuna-13b", "alpaca-7b", experiment="alpaca_replay", store=str(tmp_path))
+    (metric,) = compared.metrics
+    assert metric.result.n == 805
+    assert 100 * (metric.result.first - metric.result.second) == pytest.approx(70.43478260869566 - 26.459627329192543)
+    assert metric.p_holm < 0.001
+    assert "vicuna-13b has not been scored" in compared.left_out["alpaca_eval_unique_tokens"]

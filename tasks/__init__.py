@@ -3,6 +3,7 @@
 from tasks.ask import ASK
 from tasks.describe import DESCRIBE
 from tasks.download import DOWNLOAD
+from tasks.execute import EXECUTE
 from tasks.finetune import FINETUNE
 from tasks.generate import GENERATE
 from tasks.import_completions import IMPORT
@@ -25,6 +26,7 @@ STAGES = (
     GENERATE,
     IMPORT,
     ASK,
+    EXECUTE,
     JUDGE,
     SCORE,
     TABULATE,

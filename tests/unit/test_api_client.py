@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from fakes.openai_server import KEY, Fault, OpenAIServer, openai_server
 
+from tulu_pipeline.api.answers import parse_reply
 from tulu_pipeline.api.client import Client, Spending, connected
 from tulu_pipeline.api.concurrency import Flow
 from tulu_pipeline.api.prices import read_prices
@@ -261,6 +263,13 @@ def test_nothing_but_the_request_decides_what_is_sent(client: Client, server: Op
         "logprobs": 2,
         "stop": ["\n"],
     }
+
+
+def test_of_tokens_that_are_alike_as_text_the_likelier_counts() -> None:
+    places = [{"token": " A", "top_logprobs": [{"token": "�", "logprob": -1}, {"token": "�", "logprob": -3}]}]
+    choice = {"message": {"content": " A"}, "logprobs": {"content": places}}
+    body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+    assert parse_reply(body, question("one"), "0" * 64).samples[0].logprobs == ({"�": -1.0},)
 
 
 def test_two_clients_that_want_the_same_pay_once(

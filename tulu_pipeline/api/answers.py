@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,12 +78,20 @@ def _text(value: Any) -> str:
 
 def _of_chat(logprobs: Any) -> tuple[Mapping[str, float], ...]:
     places = (logprobs or {}).get("content") or ()
-    return tuple({top["token"]: float(top["logprob"]) for top in place["top_logprobs"]} for place in places)
+    return tuple(_likeliest((top["token"], float(top["logprob"])) for top in place["top_logprobs"]) for place in places)
 
 
 def _of_completion(logprobs: Any) -> tuple[Mapping[str, float], ...]:
     places = (logprobs or {}).get("top_logprobs") or ()
     return tuple({token: float(value) for token, value in (place or {}).items()} for place in places)
+
+
+def _likeliest(told: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """By text: several tokens may have one, such as the halves of a character."""
+    found: dict[str, float] = {}
+    for token, value in told:
+        found[token] = max(value, found.get(token, value))
+    return found
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

@@ -1,0 +1,110 @@
+"""A server of one's own: vLLM answers through the same client as a paid provider."""
+
+import importlib
+import math
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tulu_pipeline.api.client import connected
+from tulu_pipeline.api.requests import ApiError, ApiRequest, Reply
+from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.budget import Budget
+from tulu_pipeline.inference.engine import EngineSettings, engine_environment
+from tulu_pipeline.inference.served import completion_of, request_of
+from tulu_pipeline.models.tiny import FAMILY
+from tulu_pipeline.profile import Profile
+from tulu_pipeline.settings import child_environment, read_settings
+from tulu_pipeline.specs.api_model import ApiModel
+from tulu_pipeline.specs.benchmark import Item, Sampling
+
+# Half a minute until it listens, on an idle machine.
+pytestmark = [pytest.mark.soak, pytest.mark.needs_libnuma]
+MODEL = ApiModel(
+    name="mine", label="Mine", model="mine", provider="local", capped=True, letters="logprobs", prefixes={}
+)
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    source: Any = FAMILY.models[0].sources["model"]
+    module, _, function = source.function.partition(":")
+    (folder / "model").mkdir()
+    getattr(importlib.import_module(module), function)(folder / "model", **dict(source.args))
+    (folder / "template.jinja").write_text(TEMPLATE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "model")),
+        *("--served-model-name", "mine", "--port", str(port), "--host", "127.0.0.1", "--dtype", "float32"),
+        *("--chat-template", str(folder / "template.jinja"), "--enforce-eager"),
+    ]
+    settings = EngineSettings(engine="vllm", model="", dtype="float32")
+    with (folder / "log").open("w") as log:
+        environment = child_environment(**engine_environment(settings))
+        server = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=folder)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 300
+            while True:
+                assert server.poll() is None, (folder / "log").read_text()[-3000:]
+                assert time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
+                try:
+                    if httpx.get(f"{url}/health", timeout=2).status_code == 200:
+                        break
+                except httpx.HTTPError:
+                    time.sleep(0.5)
+            yield f"{url}/v1"
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+@pytest.mark.timeout(400)
+def test_our_own_vllm_answers_texts_letters_and_completions(
+    base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_BASE_URL", base_url)
+    context = RunContext(profile=Profile(), settings=read_settings(str(tmp_path)))
+    text = Item(item_id="text", prompts=("How many pears ?",))
+    letters = Item(item_id="letters", prompts=("one or two ?",), cue="Answer:", choices=("A", "B", "C", "D"))
+    sampling = Sampling(max_new_tokens=6, temperature=0.8, samples=3)
+    requests = {
+        "text": request_of(text, "gsm", MODEL, sampling),
+        "letters": request_of(letters, "mmlu", MODEL, Sampling(max_new_tokens=1)),
+        "completion": ApiRequest(
+            provider="local", model="mine", prompt="Q: a A: b True:", max_tokens=1, top_logprobs=5
+        ),
+        "too long": ApiRequest(provider="local", model="mine", prompt="pear " * 9_000, max_tokens=1),
+        "nobody": ApiRequest(provider="local", model="another", prompt="x", max_tokens=1),
+    }
+    with connected("local", context) as client:
+        answers = {
+            name: answer
+            for each in requests
+            for name, answer in client.ask([(each, requests[each])], Budget(Decimal(0)))
+        }
+    told, completed = answers["text"], answers["completion"]
+    assert isinstance(told, Reply)
+    assert len(completion_of(text, "gsm", MODEL, requests["text"], told).texts) == 3
+    assert told.model == "mine"
+    assert told.cost_usd == "0"
+    assert isinstance(completed, Reply)
+    assert len(completed.samples[0].logprobs[0]) >= 5
+    assert all(math.isfinite(value) for value in completed.samples[0].logprobs[0].values())
+    # A random model need not put the letters among its likeliest tokens, and some of those are alike as text.
+    assert isinstance(answers["letters"], Reply)
+    assert 10 <= len(answers["letters"].samples[0].logprobs[0]) <= 20
+    kinds = {name: answer.kind for name, answer in answers.items() if isinstance(answer, ApiError)}
+    assert kinds == {"too long": "context_length", "nobody": "not_found"}

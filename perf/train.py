@@ -8,8 +8,8 @@ TRL gets the tokens ready-made and in our order, so that each of its padded step
 conversations that ours does: `loss_difference` is the largest between their losses, of the loss itself. `trl_packed`
 is TRL's best fit decreasing into rows of the longest length, over the conversations of all steps, in as many steps.
 Without flash attention transformers keeps its packed conversations apart by a mask over the whole pass, so there a pass
-is one row: four, flattened as TRL does, would need a mask sixteen times as large. The first step of each is not
-counted. Ratios are of supervised tokens per second in the same repetition; their median counts.
+is one row: four, flattened as TRL does, need a mask sixteen times as large and three times the work. The first step of
+each is not counted. Ratios are of supervised tokens per second in the same repetition; their median counts.
 
 `ideal_ratio` is what the lengths in the counted steps allow over `trl_padded` if time is what the slowest rank of each
 pass computes: no padding, and even ranks. More is possible: attention grows with the square of a length, and TRL takes
@@ -269,7 +269,7 @@ def prepare(home: Path, tokenizer: Path, longest: int) -> tuple[Path, Path, str]
 def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4, help="of each training; the first is not counted")
+    parser.add_argument("--steps", type=int, default=3, help="of each training; the first is not counted")
     parser.add_argument("--repeat", type=int, default=2, help="of the four, in turn")
     parser.add_argument("--ranks", type=int, default=min(2, len(os.sched_getaffinity(0))))
     parser.add_argument("--row-tokens", type=int, default=2048, help="tokens of a row of the layout `step`")

@@ -13,11 +13,12 @@ each is not counted. Ratios are of supervised tokens per second in the same repe
 
 `ideal_ratio` is what the lengths in the counted steps allow over `trl_padded` if time is what the slowest rank of each
 pass computes: no padding, and even ranks. More is possible: attention grows with the square of a length, and TRL takes
-logits of every position where there is no GPU. `shares` simulates a whole epoch: `useful` tokens of those computed,
-and `busy` of those that could be computed while the slowest rank of each pass computes its own.
+logits of every position where there is no GPU. `shares` simulates a whole epoch, with rows of the profile's default (four
+times the longest conversation): `useful` tokens of those computed, and `busy` of those that could be computed while the
+slowest rank of each pass computes its own.
 
-Conversations are real with a mirror (TULU_MIRROR): 2,000 of Alpaca, and the 760 that the dataset's own rules make of
-998 rows of ShareGPT. Without one they are random ids with lengths alike. The last line is one JSON object.
+Conversations are real with a mirror (TULU_MIRROR): 2,000 of Alpaca, and what the dataset's own rules make of 998 rows
+of ShareGPT. Without one they are random ids with lengths alike. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -320,7 +321,8 @@ def main() -> None:
                     runs[name] = run_ours(its, model, tokens, recipe, replace(profile, layout=layout))
                 print(f"{name}: {runs[name].speed:,.0f} supervised tokens/s in {runs[name].seconds:.1f} s", flush=True)
             repetitions.append(runs)
-    simulated = shares(lengths, recipe, row_budget_tokens(recipe, profile))
+    default_rows = row_budget_tokens(recipe, replace(profile, row_tokens=0))
+    simulated = shares(lengths, recipe, default_rows)
     ideal = ideal_ratio(lengths, recipe, options.ranks, range(1, options.steps))
     over_padded = ratio(repetitions, "trl_padded")
     result = {
@@ -344,7 +346,9 @@ def main() -> None:
         "shares": simulated,
         "settings": {
             "conversations": conversations,
+            "number": len(lengths),
             "mean_tokens": round(float(lengths.mean()), 1),
+            "rows_of_shares": default_rows,
             "in_counted_steps": int(sum(map(len, orders[1:]))),
             "model": MODEL | {"vocabulary": VOCABULARY, "dtype": recipe.dtype},
             "ranks": options.ranks,

@@ -125,6 +125,7 @@ class _Compiler:
             data=tuple(_data_row(dataset) for dataset in datasets),
             data_tokenizer=counter.name if counter else "",
             papers_tokenizer=counter is not None and counter.sources == llama.TOKENIZER.sources,
+            length=self.answers.judged_twice(),
         )
         return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
 

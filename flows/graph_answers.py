@@ -18,7 +18,7 @@ from tulu_pipeline.chat.options import Template
 from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
 from tulu_pipeline.specs.experiment import Experiment
-from tulu_pipeline.specs.judge import Execution, Judge
+from tulu_pipeline.specs.judge import Execution, FalseEvaluator, Judge
 from tulu_pipeline.specs.model import PretrainedTokenizer
 from tulu_pipeline.specs.recorded_model import RecordedModel
 
@@ -39,6 +39,16 @@ class AnswersGraph:
             benchmark = find_benchmark(name, self.experiment)
             found.extend((benchmark, benchmark.setting(metric)) for metric in metrics)
         return found
+
+    def judged_twice(self) -> tuple[str, str] | None:
+        """The first metric that a judge ranks and that by which the false evaluator ranks the same answers, if any."""
+        ranked: dict[str, str] = {}
+        counted: dict[str, str] = {}
+        for _, setting in self.asked():
+            judge, answers = self._judge(setting), setting.same_completions_as or setting.metric
+            if judge is not None and judge.compares:
+                (counted if isinstance(judge, FalseEvaluator) else ranked).setdefault(answers, setting.metric)
+        return next(((ranked[answers], counted[answers]) for answers in ranked if answers in counted), None)
 
     def evaluated(
         self,

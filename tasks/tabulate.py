@@ -34,6 +34,8 @@ class TabulateParams:
         data: rows of the table of the data; their statistics are the inputs `data:<name>`.
         data_tokenizer: name of the tokenizer that counted them.
         papers_tokenizer: it is the one that the paper counts with.
+        length: the metric that a judge judged, and that by which the false evaluator judged the same answers; where
+            there are two such, the length analysis shows them.
     """
 
     title: str
@@ -45,6 +47,7 @@ class TabulateParams:
     data: tuple[DataRow, ...] = added_field(default=())
     data_tokenizer: str = added_field(default="")
     papers_tokenizer: bool = added_field(default=False)
+    length: tuple[str, str] | None = added_field(default=None)
 
 
 def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
@@ -53,6 +56,7 @@ def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
     table.md, table.csv, table.json and figure.png where there are models and metrics, and groups.csv where their items
     have groups; data_table.md, data_table.csv,
     data_table.json and lengths.png where there are datasets; training.md and training.csv where there are trainings;
+    length.md, length.csv, length.json and length.png where a judge and the false evaluator judged the same answers;
     report/ with all of them.
     """
     params = job.params
@@ -111,9 +115,38 @@ def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
         if folder is not None
     )
     trained = any(training_input(row.name) in job.inputs for row in params.rows)
-    write_report(table, cells, job.out / "report", data=bool(params.data), training=trained)
+    write_report(
+        table, cells, job.out / "report", data=bool(params.data), training=trained, length=params.length is not None
+    )
+    if params.length is not None:
+        _lengths(job, params.length)
     missing = table.missing()
     return {"cells": len(params.rows) * len(params.columns), "missing": len(missing), "missing_cells": list(missing)}
+
+
+def _lengths(job: Job[TabulateParams], metrics: tuple[str, str]) -> None:
+    from tulu_pipeline.reporting.length_figure import write_length_figure
+    from tulu_pipeline.reporting.length_page import write_length_page
+    from tulu_pipeline.reporting.length_text import lengths_to_csv, lengths_to_markdown
+    from tulu_pipeline.reporting.lengths import analyze_lengths
+    from tulu_pipeline.reporting.records import read_judged_answers
+
+    judged, counted = metrics
+    answers, left_out = [], []
+    for row in job.params.rows:
+        names = (score_input(row.name, judged), replies_input(row.name, counted), completions_input(row.name, judged))
+        scores, replies, completions = (job.inputs.get(name) for name in names)
+        if scores is not None and replies is not None and completions is not None:
+            answers.append((row, read_judged_answers(scores, replies, completions, job.params.headline)))
+        elif not row.untuned:
+            left_out.append(row.label)
+    title = next(column.title for column in job.params.columns if column.metric == judged)
+    analysis = analyze_lengths(title, answers, left_out)
+    (job.out / "length.json").write_text(json.dumps(analysis.to_json(), indent=1) + "\n", encoding="utf-8")
+    (job.out / "length.md").write_text(lengths_to_markdown(analysis), encoding="utf-8")
+    (job.out / "length.csv").write_text(lengths_to_csv(analysis), encoding="utf-8")
+    write_length_figure(analysis, job.out / "length.png")
+    write_length_page(job.params.title, analysis, job.out / "report")
 
 
 def _trainings(job: Job[TabulateParams]) -> None:

@@ -235,7 +235,6 @@ def agreement(answers: Iterable[JudgedAnswer]) -> Agreement:
         BadInput: none was judged by both.
     """
     import numpy as np
-    from scipy.stats import bootstrap
 
     pairs = [(answer.item_id, answer.win, answer.false_win) for answer in answers if answer.win is not None]
     if not pairs:
@@ -253,15 +252,9 @@ def agreement(answers: Iterable[JudgedAnswer]) -> Agreement:
     if math.isnan(value) or len(places) < 2:
         kappa = None if math.isnan(value) else value
         return Agreement(n=len(pairs), share=share, kappa=kappa, kappa_low=None, kappa_high=None)
-    drawn = bootstrap(
-        (np.arange(len(places)),),
-        lambda chosen, axis: _kappa(counts[chosen].sum(axis=-3)),
-        n_resamples=_RESAMPLES,
-        batch=_RESAMPLES // 20,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).bootstrap_distribution
+    chances = np.full(len(places), 1 / len(places))
+    drawings = np.random.default_rng(0).multinomial(len(places), chances, size=_RESAMPLES)
+    drawn = _kappa(np.einsum("ri,ijk->rjk", drawings, counts))
     # A sample in which both say but one thing has no kappa.
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(each) for each in np.nanquantile(drawn, [tail, 1 - tail]))

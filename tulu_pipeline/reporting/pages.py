@@ -16,6 +16,7 @@ INDEX = "index.html"
 RESULTS_PAGE = "results.html"
 DATA_PAGE = "data.html"
 TRAINING_PAGE = "training.html"
+LENGTH_PAGE = "length.html"
 _STATIC = Path(__file__).with_name("static")
 _PAGES = (RESULTS_PAGE, DATA_PAGE, TRAINING_PAGE)
 

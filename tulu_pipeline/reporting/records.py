@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.judging.false_evaluator import WIN_SHARE
+from tulu_pipeline.judging.replies import read_replies
 from tulu_pipeline.reporting.build import Measurement
+from tulu_pipeline.reporting.lengths import JudgedAnswer
 from tulu_pipeline.reporting.table import GroupScore, Score
 from tulu_pipeline.specs.benchmark import Completion, ItemScore
 
@@ -129,6 +132,31 @@ def read_items(folder: Path) -> Iterator[ItemScore]:
 def read_completions(folder: Path) -> Iterator[Completion]:
     """The completions of a generate folder, in file order."""
     return read_lines(_present(folder / COMPLETIONS), Completion)
+
+
+def read_judged_answers(judged: Path, counted: Path, completions: Path, headline: str) -> list[JudgedAnswer]:
+    """What two evaluators said of one model's answers, for the items that both were given.
+
+    Args:
+        judged: score folder of the judge's verdicts.
+        counted: folder of the false evaluator's replies.
+        completions: folder of the answers.
+        headline: the scorer whose values are taken.
+    """
+    replies = read_replies(_present(counted / REPLIES))
+    characters = {completion.item_id: len(completion.texts[0]) for completion in read_completions(completions)}
+    return [
+        JudgedAnswer(
+            item_id=item.item_id,
+            win=item.scores[headline],
+            false_win=WIN_SHARE[replies[item.item_id]["verdict"]],
+            unique_tokens=replies[item.item_id]["unique_tokens"],
+            reference_unique_tokens=replies[item.item_id]["reference_unique_tokens"],
+            characters=characters[item.item_id],
+        )
+        for item in read_items(judged)
+        if item.item_id in replies
+    ]
 
 
 def sha256_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_pipeline.judging.replies import read_replies
-from tulu_pipeline.reporting.pages import DATA, DATA_PAGE, TRAINING_PAGE, copy_viewer, script, slug
+from tulu_pipeline.reporting.pages import DATA, DATA_PAGE, LENGTH_PAGE, TRAINING_PAGE, copy_viewer, script, slug
 from tulu_pipeline.reporting.records import COMPLETIONS, ITEMS, REPLIES, read_completions, read_items, sha256_file
 from tulu_pipeline.reporting.table import Table, to_json
 from tulu_pipeline.reporting.text import legend
@@ -64,7 +64,13 @@ def read_cell(
 
 
 def write_report(
-    table: Table, cells: Iterable[CellItems], folder: Path, *, data: bool = False, training: bool = False
+    table: Table,
+    cells: Iterable[CellItems],
+    folder: Path,
+    *,
+    data: bool = False,
+    training: bool = False,
+    length: bool = False,
 ) -> None:
     """Writes the report; `cells` is consumed one by one, so that one cell's items are in memory at a time.
 
@@ -74,6 +80,7 @@ def write_report(
         folder: of the report.
         data: whether there is a page of the data to lead to.
         training: whether there is one of the trainings.
+        length: whether there is one of the length analysis.
     """
     copy_viewer(folder, results=True, data=data)
     slugs: dict[str, str] = {}
@@ -92,6 +99,7 @@ def write_report(
         "provenance": provenance,
         "data_page": DATA_PAGE if data else "",
         "training_page": TRAINING_PAGE if training else "",
+        "length_page": LENGTH_PAGE if length else "",
     }
     (folder / DATA / "table.js").write_text(script("table", document), encoding="ascii")
 

@@ -13,6 +13,7 @@ report.overview = (() => {
         el("h1", {}, table.title),
         el("div", { class: "tools" }, report.data.data_page ? el("a", { href: report.data.data_page, class: "tab" }, "the data →") : "",
           report.data.training_page ? el("a", { href: report.data.training_page, class: "tab" }, "the training →") : "",
+          report.data.length_page ? el("a", { href: report.data.length_page, class: "tab" }, "length →") : "",
           el("span", { class: "label" }, "scored as"), report.scorerSwitch() || table.scorers[0])),
       el("div", { class: "scroll" }, grid(table)),
       key(),

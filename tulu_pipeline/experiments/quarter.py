@@ -7,6 +7,7 @@ mirror that holds the files: `TULU_MIRROR=… tulu run quarter`.
 
 from __future__ import annotations
 
+from tulu_pipeline.benchmarks import tydiqa
 from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import single
@@ -43,6 +44,7 @@ EXPERIMENT = Experiment(
         "codex_eval": ("codex_eval_p1", "codex_eval_p10"),
         "alpaca_eval": ("alpaca_eval",),
     },
+    own_benchmarks=(tydiqa.reduced(demos="dev"),),
     average="none",
     engine_dtype="float32",
     item_limit={metric: -(-items // 4) for metric, items in _PAPER_ITEMS.items()},
@@ -52,6 +54,7 @@ EXPERIMENT = Experiment(
         "A quarter of the paper's items, spread evenly over subjects, tasks and languages; Codex-Eval has all its 20 "
         "samples.",
         "Completions are capped at 256 tokens (the paper: 512, AlpacaEval 8,192).",
+        "TyDiQA's exemplars are development questions that are not asked (the paper: training questions).",
         "ToxiGen and TruthfulQA are left out: their judges are models to be downloaded.",
         "AlpacaEval: against text-davinci-003 by the false evaluator (more unique tokens win).",
     ),

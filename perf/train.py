@@ -13,9 +13,9 @@ each is not counted. Ratios are of supervised tokens per second in the same repe
 
 `ideal_ratio` is what the lengths in the counted steps allow over `trl_padded` if time is what the slowest rank of each
 pass computes: no padding, and even ranks. More is possible: attention grows with the square of a length, and TRL takes
-logits of every position where there is no GPU. `shares` simulates a whole epoch, with rows of the profile's default (four
-times the longest conversation): `useful` tokens of those computed, and `busy` of those that could be computed while the
-slowest rank of each pass computes its own.
+logits of every position where there is no GPU. `shares` simulates a whole epoch, with rows of the profile's default,
+four times the longest conversation: `useful` tokens of those computed, and `busy` of those that could be computed while
+the slowest rank of each pass computes its own.
 
 Conversations are real with a mirror (TULU_MIRROR): 2,000 of Alpaca, and what the dataset's own rules make of 998 rows
 of ShareGPT. Without one they are random ids with lengths alike. The last line is one JSON object.

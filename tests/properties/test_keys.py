@@ -18,6 +18,7 @@ from tulu_pipeline.artifacts.canonical import canonical_json, to_plain
 from tulu_pipeline.artifacts.plan import identity, key_of
 from tulu_pipeline.artifacts.source import Builtin, HubFile, PinnedFile
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
+from tulu_pipeline.budget import Budget
 from tulu_pipeline.profile import Profile
 
 TEXT = st.text(st.characters(codec="utf-8"))  # no lone surrogates: those are refused
@@ -157,6 +158,7 @@ CONTEXTS = {
     "progress": lambda *_: None,
     "strict_rows": True,
     "unsafe_code": True,
+    "budget": Budget(Decimal(3)),
     "on_child": lambda pid: None,
 }
 

@@ -176,25 +176,27 @@ def test_after_a_kill_and_a_polite_stop_under_zero_3_too(zero3: tuple[list[tuple
 def moved(
     zero2: tuple[list[tuple[int, int]], Path], model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, Any]]]:
-    """The last steps of two ranks of ZeRO-2 once more with one rank, and the last of those with two of ZeRO-3."""
+    """The last steps of two ranks of ZeRO-2 once more with one; the last of those with two of ZeRO-3; one of ZeRO-1."""
     folder = tmp_path_factory.mktemp("moved")
     shutil.copytree(zero2[1] / "work", folder / "work")
     one = train(folder, model, tokens, replace(PROFILE, ranks=1, checkpoint_every_steps=2))
-    two = train(folder, model, tokens, replace(PROFILE, zero_stage=3, checkpoint_every_steps=0))
-    return folder, [one, two]
+    two = train(folder, model, tokens, replace(PROFILE, zero_stage=3, checkpoint_every_steps=1))
+    again = train(folder, model, tokens, replace(PROFILE, ranks=1, zero_stage=1, checkpoint_every_steps=0))
+    return folder, [one, two, again]
 
 
 def test_other_ranks_and_another_stage_go_on_with_the_same_losses(
     zero2: tuple[list[tuple[int, int]], Path], moved: tuple[Path, list[dict[str, Any]]]
 ) -> None:
-    folder, (one, two) = moved
+    folder, (one, two, again) = moved
     assert "converting the saved state from 2 ranks of ZeRO-2 to 1 rank of ZeRO-2" in one["notes"]
     assert "converting the saved state from 1 rank of ZeRO-2 to 2 ranks of ZeRO-3" in two["notes"]
-    assert (one["resumed_from_step"], two["resumed_from_step"]) == (56, 58)
+    assert "converting the saved state from 2 ranks of ZeRO-3 to 1 rank of ZeRO-1" in again["notes"]
+    assert [each["resumed_from_step"] for each in (one, two, again)] == [56, 58, 59]
     assert [step.loss for step in steps_of(folder)] == pytest.approx(
         [step.loss for step in steps_of(zero2[1])], rel=1e-5
     )
-    assert states_of(folder) == ["step-58", "step-58-universal"]
+    assert states_of(folder) == ["step-59", "step-59-universal"]
 
 
 def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from deepspeed.checkpoint import ds_to_universal
+from deepspeed.checkpoint.constants import CAT_DIM, PARAM
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.training.job import TrainingJob
@@ -67,16 +68,19 @@ def _layout(ranks: int, zero_stage: int) -> str:
 
 
 def _speak_for_all_stages(out: Path) -> None:
-    """Each parameter's files are the same for every stage; what stands beside them gets what either kind asks for."""
+    """Make the files of each parameter, and those beside them, what either kind of stage asks for."""
     common = out / "zero" / "optimizer_state.pt"
     state: dict[str, Any] = torch.load(common, map_location="cpu", weights_only=False)
     inner = state.pop("optimizer_state_dict", None)
     state.pop("fp32_flat_groups", None)  # a rank's part of the weights, which nobody reads here
     steps = [torch.load(path, weights_only=False) for path in (out / "zero").rglob("step.pt")][:1]
     step = steps[0] if steps else inner["state"][0]["step"]
-    for parameter in {path.parent for path in (out / "zero").rglob("fp32.pt")}:
-        if not (parameter / "step.pt").exists():
-            torch.save(step, parameter / "step.pt")
+    for parameter in {path.parent for path in (out / "zero").rglob("exp_avg.pt")}:  # others are not trained
+        torch.save(step, parameter / "step.pt")
+        for part in ("fp32.pt", "exp_avg.pt", "exp_avg_sq.pt"):
+            tensor = torch.load(parameter / part, map_location="cpu", weights_only=False)
+            if torch.is_tensor(tensor):  # as ZeRO-3 writes it, and ZeRO 1 and 2 do not read it
+                torch.save({PARAM: tensor, CAT_DIM: 0}, parameter / part)
     state.setdefault("ds_version", state_identity(1, 1).deepspeed)
     state["optimizer_state_dict"] = {"state": {0: {"step": step}}, "param_groups": state["param_groups"]}
     torch.save(state, common)

@@ -51,7 +51,7 @@ report.itemsView = (() => {
     const beside = state.beside && (await report.load(`${state.beside}/${metric}`));
     if (current.cell !== `${state.row}/${state.metric}`) return undefined;
     // What all items come to together (a win rate at equal length) no item has by itself.
-    if (!Object.hasOwn(current.items[0]?.scores ?? {}, scorer)) scorer = report.data.table.headline;
+    if (!Object.hasOwn(current.items[0]?.scores ?? {}, scorer)) scorer = report.data.table.scorers[0];
     current.beside = beside ? new Map(beside.map((item) => [item.id, item])) : null;
     current.position = new Map(current.items.map((item, index) => [item.id, index]));
     section.replaceChildren(header(row, cell), el("div", { class: "panes" },

@@ -233,7 +233,7 @@ def test_a_full_disk_is_told_and_the_next_state_is_saved_once_there_is_room(
     state.mkdir(parents=True)
     script = f"""
 {MOUNT} -t tmpfs -o size=2m tmpfs {state}
-(while [ ! -e {room} ]; do {SLEEP} 0.02; done; {MOUNT} -o remount,size=64m {state}) &
+(while [ ! -e {room} ] && kill -0 $$; do {SLEEP} 0.02; done; {MOUNT} -o remount,size=64m {state}) &
 "$@"
 code=$?
 {COPY} -r {state} {after}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from tulu_pipeline.artifacts.canonical import added_field, execution_field
@@ -38,12 +40,38 @@ class Lora:
 
     def __post_init__(self) -> None:
         check_choices(self, "recipe.lora")
+        _check_finite(self, "recipe.lora")
         if self.rank < 1:
             raise BadInput(f"rank is {self.rank}", "recipe.lora", "write at least 1, the original's is 64")
         if self.alpha <= 0:
             raise BadInput(f"alpha is {self.alpha}", "recipe.lora", "write a positive number, the original's is 16")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout is {self.dropout}", "recipe.lora", "write a share between 0 and 1")
+
+
+# What numbers may be, and what to write; None is left out.
+_AT_LEAST_1 = (lambda value: value >= 1, "write at least 1")
+_AT_LEAST_0 = (lambda value: value >= 0, "write 0 or more")
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: value > 0, "write a positive number, the paper's is 2e-5"),
+    "final_learning_rate_share": (lambda value: 0 <= value <= 1, "write a share from 0 to 1"),
+    "epochs": (lambda value: value > 0, "write a positive number, the paper's is 2"),
+    "max_steps": (lambda value: value >= 1, "write at least 1, or None"),
+    "conversations_per_step": _AT_LEAST_1,
+    "warmup_ratio": (lambda value: 0 <= value < 1, "write a share between 0 and 1"),
+    "warmup_steps": (lambda value: value >= 0, "write 0 or more, or None"),
+    "weight_decay": _AT_LEAST_0,
+    "adam_beta1": (lambda value: 0 <= value < 1, "write a number from 0 to below 1, the usual one is 0.9"),
+    "adam_beta2": (lambda value: 0 <= value < 1, "write a number from 0 to below 1, the usual one is 0.999"),
+    "adam_epsilon": (lambda value: value > 0, "write a positive number, the usual one is 1e-8"),
+    "clip_norm": (lambda value: value >= 0, "write a positive number, or 0 not to clip"),
+    "max_length_tokens": (lambda value: value >= 8, "write at least 8"),
+    "loss_micro_batch_conversations": _AT_LEAST_1,
+    "seed": (lambda value: 0 <= value < 2**63, "write a number from 0 to 2^63 - 1"),
+    "rows_per_step": (lambda value: value >= 1, "write at least 1, or None"),
+    "held_out_conversations": _AT_LEAST_0,
+    "held_out_every_steps": _AT_LEAST_1,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,29 +135,23 @@ class Recipe:
             raise BadInput(what, "recipe", fix)
 
         check_choices(self, "recipe")
-        if self.learning_rate <= 0:
-            refuse(f"learning_rate is {self.learning_rate}", "write a positive number, the paper's is 2e-5")
-        if self.epochs <= 0:
-            refuse(f"epochs is {self.epochs}", "write a positive number, the paper's is 2")
-        if self.max_steps is not None and self.max_steps < 1:
-            refuse(f"max_steps is {self.max_steps}", "write at least 1, or None")
-        if self.conversations_per_step < 1:
-            refuse(f"conversations_per_step is {self.conversations_per_step}", "write at least 1")
+        _check_finite(self, "recipe")
+        for name, (allowed, fix) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not allowed(value):
+                refuse(f"{name} is {value}", fix)
         if self.conversations_per_step % self.loss_micro_batch_conversations:
             refuse(
                 f"conversations_per_step {self.conversations_per_step} is no multiple of "
                 f"loss_micro_batch_conversations {self.loss_micro_batch_conversations}",
                 "choose a divisor, or loss_norm=`token_mean` with loss_micro_batch_conversations=1",
             )
-        if not 0 <= self.warmup_ratio < 1:
-            refuse(f"warmup_ratio is {self.warmup_ratio}", "write a share between 0 and 1")
-        if self.max_length_tokens < 8:
-            refuse(f"max_length_tokens is {self.max_length_tokens}", "write at least 8")
         if self.rows_per_step is not None and self.batch_plan != "global":
             refuse("rows_per_step says nothing about a step of conversations", "write batch_plan=`global`, or leave it")
-        if self.rows_per_step is not None and self.rows_per_step < 1:
-            refuse(f"rows_per_step is {self.rows_per_step}", "write at least 1, or None")
-        if self.held_out_conversations < 0:
-            refuse(f"held_out_conversations is {self.held_out_conversations}", "write 0 or more")
-        if self.held_out_every_steps < 1:
-            refuse(f"held_out_every_steps is {self.held_out_every_steps}", "write at least 1")
+
+
+def _check_finite(spec: Recipe | Lora, where: str) -> None:
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{field.name} is {value}", where, "write a finite number")

@@ -64,6 +64,10 @@ def test_steps_follow_from_epochs_unless_fewer_are_asked_for(recipe: Recipe, ste
     assert total_steps(epoch_steps(500, recipe.conversations_per_step), recipe) == steps
 
 
+def test_a_tenth_of_an_epoch_is_no_step_too_many() -> None:
+    assert [total_steps(100, Recipe(epochs=epochs)) for epochs in (1.1, 2.3, 0.07, 1e-05)] == [110, 230, 7, 1]
+
+
 def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(BadInput, match="no conversation"):
         epoch_steps(0, 128)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
@@ -42,7 +43,8 @@ def epoch_steps(units: int, per_step: int) -> int:
 
 def total_steps(steps_per_epoch: int, recipe: Recipe) -> int:
     """Optimizer steps of the whole training."""
-    steps = math.ceil(recipe.epochs * steps_per_epoch)
+    # As it was written: the float nearest to 1.1 is a little more, and would make 111 of 100 steps.
+    steps = math.ceil(Fraction(str(recipe.epochs)) * steps_per_epoch)
     return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
 
 

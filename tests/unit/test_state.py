@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fakes.kill_points import killed_at
 
+from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.training.state import (
     TAG,
     SavedState,
@@ -14,7 +15,9 @@ from tulu_pipeline.training.state import (
     discard_unfinished,
     new_unfinished_folder,
     newest_state,
+    other_releases,
     prune_states,
+    saved_steps,
     state_folder,
     state_identity,
 )
@@ -29,7 +32,7 @@ def write(work: Path, step: int, kept: int = 1, *, universal: bool = False, text
     for rank in range(2):
         (folder / TAG / f"rank-{rank}").write_text(text or f"{step}/{rank}" * 20)
     commit_state(final, TWO_RANKS)
-    prune_states(work, step, kept)
+    prune_states(work, {saved for saved in saved_steps(work) if saved <= step}, kept)
 
 
 def check_whole(state: SavedState | None, step: int) -> None:
@@ -109,13 +112,13 @@ def test_a_kill_at_any_moment_of_a_saving_leaves_a_whole_state(
     assert seen == ({10} if save is converted else {last, 20})
 
 
-def test_the_newest_are_kept_and_what_was_started_over_goes(tmp_path: Path) -> None:
+def test_the_newest_are_kept_and_what_was_not_gone_on_from_stays(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
         write(tmp_path, step, kept=3)
     write(tmp_path, 40, kept=3, universal=True)
     assert names(tmp_path) == ["step-20", "step-30", "step-40", "step-40-universal"]
-    write(tmp_path, 25, kept=2)
-    assert names(tmp_path) == ["step-20", "step-25"]
+    write(tmp_path, 25, kept=1)
+    assert names(tmp_path) == ["step-25", "step-30", "step-40", "step-40-universal"]
 
 
 def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_from(tmp_path: Path) -> None:
@@ -132,14 +135,29 @@ def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_from(tmp_path: Pa
     assert (state, len(left_out)) == (None, 3)
 
 
-def test_other_releases_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_disk_that_does_not_answer_is_no_damaged_state(tmp_path: Path) -> None:
+    write(tmp_path, 10, kept=2)
+    write(tmp_path, 20, kept=2)
+    identity = state_folder(tmp_path, 20) / "identity.json"
+    identity.unlink()
+    identity.symlink_to(identity)  # which nothing can open, although it is there
+    with pytest.raises(StageFailed, match="the saved states cannot be read: Too many levels") as told:
+        newest_state(tmp_path, TWO_RANKS)
+    assert told.value.where == str(identity)
+    assert names(tmp_path) == ["step-10", "step-20"]
+
+
+def test_other_releases_go_on_and_are_told_by_name(tmp_path: Path) -> None:
     write(tmp_path, 10)
-    state, left_out = newest_state(tmp_path, replace(TWO_RANKS, torch="1.0", deepspeed="0.1"))
-    assert state is None
-    assert left_out == [
-        f"the saved state `step-10` is of torch {TWO_RANKS.torch} instead of 1.0, "
-        f"deepspeed {TWO_RANKS.deepspeed} instead of 0.1"
-    ]
+    other = replace(TWO_RANKS, torch="1.0", deepspeed="0.1")
+    state, left_out = newest_state(tmp_path, other)
+    assert left_out == []
+    assert state is not None
+    assert other_releases(state.identity, other) == (
+        f"torch {TWO_RANKS.torch} instead of 1.0, deepspeed {TWO_RANKS.deepspeed} instead of 0.1"
+    )
+    build = TWO_RANKS.torch.partition("+")[0] + "+cu126"
+    assert other_releases(state.identity, replace(TWO_RANKS, torch=build)) == ""
 
 
 @pytest.mark.parametrize(

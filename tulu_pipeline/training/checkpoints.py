@@ -23,6 +23,7 @@ from tulu_pipeline.training.state import (
     discard_unfinished,
     new_unfinished_folder,
     prune_states,
+    saved_steps,
     state_folder,
     state_identity,
     unfinished_folder,
@@ -45,6 +46,9 @@ class Checkpoints:
         self._engine, self._job, self._rank = engine, job, rank
         self._writer = _Writer()
         self._saved_at = time.monotonic()
+        # Later states were not gone on from: they are not this training's to remove.
+        start = 0 if job.resume is None else job.resume.step
+        self._own = {step for step in saved_steps(job.work) if step <= start} if rank == 0 else set()
         self.seconds_loading = 0.0
         engine.checkpoint_engine = self._writer
         engine._copy_recovery_script = _no_script
@@ -114,8 +118,9 @@ class Checkpoints:
     def _commit(self, final: Path, step: int) -> None:
         if self._rank == 0:
             commit_state(final, state_identity(self._job.ranks, self._job.profile.zero_stage))
+            self._own.add(step)
             with contextlib.suppress(OSError):  # it is saved; the next time that pruning is tried, this is too
-                prune_states(self._job.work, step, self._job.profile.checkpoints_kept)
+                prune_states(self._job.work, self._own, self._job.profile.checkpoints_kept)
 
     def _all_well(self, problem: str | None, step: int, final: Path) -> bool:
         """Whether no rank has a problem; one that has says so."""

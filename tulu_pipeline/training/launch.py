@@ -31,7 +31,7 @@ from tulu_pipeline.training.record import (
     read_held_out,
     read_steps,
 )
-from tulu_pipeline.training.state import newest_state, state_identity
+from tulu_pipeline.training.state import newest_state, other_releases, state_identity
 from tulu_pipeline.training.summary import TRAINING_FILE, record_metrics, step_note
 from tulu_pipeline.training.trackers import TRACKING_LOG, Ending, Trackers, keep_offline_runs
 from tulu_pipeline.training.zero import deepspeed_config
@@ -80,14 +80,17 @@ def finetune(
     """
     profile = ctx.profile
     check_launcher(profile)
-    state, left_out = newest_state(work, state_identity(profile.ranks * profile.nodes, profile.zero_stage))
+    here = state_identity(profile.ranks * profile.nodes, profile.zero_stage)
+    state, left_out = newest_state(work, here)
     follower = _Follower(name=name, ctx=ctx)
     for reason in left_out:
         follower.note(reason)
     if state is not None:
         follower.note(f"resumed after step {state.step}")
+        if other := other_releases(state.identity, here):
+            follower.note(f"the saved state is of {other}")
     elif left_out:
-        follower.note("starting over")
+        follower.note("starting over; what was saved stays")
     if profile.launcher == "local" and not has_gpu():
         follower.note("no GPU: ranks talk through gloo and the optimizer is torch's, nothing is compiled")
     out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +108,7 @@ def finetune(
         rendezvous=work.absolute() / f"rendezvous-{uuid.uuid4().hex}",
     )
     job_file = work / "job.json"
-    job_file.write_text(job.model_dump_json(indent=1))
+    job.write(job_file)
     trackers = Trackers(name=name, key=key, recipe=recipe, profile=profile, work=work, settings=ctx.settings)
     try:
         run_child(

@@ -12,10 +12,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from tulu_pipeline.errors import StageFailed
 
 TAG = "deepspeed"  # DeepSpeed's name for the folder of its files
 _SCHEMA_VERSION = 2
@@ -26,7 +28,7 @@ _CONVERTIBLE_STAGES = range(1, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateIdentity:
-    """What wrote a state. The same ranks, stage and releases go on from it as it is.
+    """What wrote a state. The same ranks and stage go on from it as it is; other releases try to.
 
     The recipe and the data are not here: the work folder belongs to one artifact, whose key holds them.
     """
@@ -68,7 +70,20 @@ def state_identity(ranks: int, zero_stage: int) -> StateIdentity:
 
 
 def newest_state(work: Path, wanted: StateIdentity) -> tuple[SavedState | None, list[str]]:
-    """The newest state that `wanted` can go on from, None where there is none; and why newer ones were left out."""
+    """The newest state that `wanted` can go on from, None where there is none; and why newer ones were left out.
+
+    Raises:
+        StageFailed: the disk does not say what is there, which is no reason to start over.
+    """
+    try:
+        return _newest_state(work, wanted)
+    except OSError as error:
+        where = str(error.filename or work / "state")
+        fix = "see what the disk has, then run again: nothing of it was touched"
+        raise StageFailed(f"the saved states cannot be read: {error.strerror or error}", where, fix) from error
+
+
+def _newest_state(work: Path, wanted: StateIdentity) -> tuple[SavedState | None, list[str]]:
     left_out = []
     convertible: SavedState | None = None
     for step, universal, folder in _states(work.absolute()):
@@ -76,7 +91,7 @@ def newest_state(work: Path, wanted: StateIdentity) -> tuple[SavedState | None, 
             break
         try:
             identity = _identity_of(folder)
-        except (OSError, ValueError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
             left_out.append(f"the saved state `{folder.name}` is damaged: {error}")
             continue
         if reason := _why_not(identity, wanted):
@@ -88,6 +103,22 @@ def newest_state(work: Path, wanted: StateIdentity) -> tuple[SavedState | None, 
             return found, left_out
         convertible = found  # unless it was converted before
     return convertible, left_out
+
+
+def other_releases(wrote: StateIdentity, here: StateIdentity) -> str:
+    """What differs between the releases that wrote a state and those that would go on from it; "" where nothing does.
+
+    Of which device torch was built for says nothing about the files.
+    """
+    found = {key: (getattr(wrote, key), getattr(here, key)) for key in ("torch", "deepspeed")}
+    return ", ".join(
+        f"{key} {old} instead of {new}" for key, (old, new) in found.items() if _release(old) != _release(new)
+    )
+
+
+def saved_steps(work: Path) -> set[int]:
+    """The steps of whatever states are there."""
+    return {step for step, _, _ in _states(work)}
 
 
 def state_folder(work: Path, step: int, *, universal: bool = False) -> Path:
@@ -134,11 +165,15 @@ def discard_unfinished(final: Path) -> None:
     shutil.rmtree(unfinished_folder(final), ignore_errors=True)
 
 
-def prune_states(work: Path, newest_step: int, kept: int) -> None:
-    """Leave the `kept` newest steps up to `newest_step`; later ones are of a training that was started over."""
-    steps = sorted({step for step, _, _ in _states(work) if step <= newest_step}, reverse=True)[:kept]
-    for step, _, folder in _states(work):
-        if step not in steps:
+def prune_states(work: Path, own: Collection[int], kept: int) -> None:
+    """Of the steps that are this training's `own`, leave the `kept` newest. Others are not touched.
+
+    A state that was not gone on from may hold days of work that another machine can read.
+    """
+    there = _states(work)
+    newest = sorted({step for step, _, _ in there if step in own}, reverse=True)[:kept]
+    for step, _, folder in there:
+        if step in own and step not in newest:
             _remove(folder)
 
 
@@ -154,9 +189,12 @@ def _identity_of(folder: Path) -> StateIdentity:
     """Of a state whose files are all there.
 
     Raises:
-        OSError, ValueError, TypeError: they are not.
+        FileNotFoundError, NotADirectoryError, ValueError, TypeError: they are not.
+        OSError: the disk does not say.
     """
     described = json.loads((folder / _IDENTITY_FILE).read_text())
+    if not isinstance(described, dict):
+        raise TypeError(f"`{_IDENTITY_FILE}` is no object")
     for name, size in described.pop("sizes", {}).items():
         found = (folder / name).stat().st_size
         if found != size:
@@ -166,17 +204,16 @@ def _identity_of(folder: Path) -> StateIdentity:
 
 def _why_not(identity: StateIdentity, wanted: StateIdentity) -> str:
     """Why `wanted` cannot go on from it, not even converted; "" where it can."""
-    found, expected = asdict(identity), asdict(wanted)
-    other = [
-        f"{key} {found[key]} instead of {expected[key]}"
-        for key in ("torch", "deepspeed", "schema_version")
-        if found[key] != expected[key]
-    ]
-    if other:
-        return f"is of {', '.join(other)}"
+    if identity.schema_version != wanted.schema_version:
+        return f"is of schema_version {identity.schema_version} instead of {wanted.schema_version}"
     if _same_layout(identity, wanted) or {identity.zero_stage, wanted.zero_stage} <= set(_CONVERTIBLE_STAGES):
         return ""
     return f"is of ZeRO stage {identity.zero_stage}, from which stage {wanted.zero_stage} cannot go on"
+
+
+def _release(text: str) -> str:
+    """A version without its local part: 2.9.1 of 2.9.1+cu126."""
+    return text.partition("+")[0]
 
 
 def _same_layout(identity: StateIdentity, wanted: StateIdentity) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.hub_server import TOKEN, Fault, HubServer
+from fakes.hub_server import TOKEN, Fault, HubServer, Repository
 from fakes.processes import environment, tulu, tulu_json
 from huggingface_hub import ModelCard
 
@@ -275,6 +275,44 @@ def test_open_and_private_are_the_publishers_choice(hub: HubServer) -> None:
     assert (hub.repositories[REPO].private, hub.repositories[REPO].gated) == (True, False)
     bring(gated=False)
     assert (hub.repositories[REPO].private, hub.repositories[REPO].gated) == (False, False)
+
+
+def public_one_with_another_model(hub: HubServer) -> Repository:
+    bring(gated=False)
+    repository = hub.repositories[REPO]
+    files = dict(repository.head.files)
+    repository.commit("another", "", files | {"config.json": dataclasses.replace(files["config.json"], data=b"{}")})
+    hub.seen.clear()
+    return repository
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ({"private": True}, {"gated": "auto", "visibility": "private"}),
+        ({"private": True, "gated": False}, {"visibility": "private"}),
+        ({}, {"gated": "auto"}),
+    ],
+)
+def test_a_public_repository_is_closed_before_anything_comes_into_it(
+    hub: HubServer, asked: dict[str, Any], first: dict[str, Any]
+) -> None:
+    repository = public_one_with_another_model(hub)
+    assert bring(**asked).published is not None
+    written = [each for each in hub.seen if each.method in {"POST", "PUT"} and "validate-yaml" not in each.path]
+    assert written[0].path.endswith("/settings")
+    assert json.loads(written[0].body) == first
+    assert sum("/commit/" in each.path for each in written) == 1
+    assert (repository.private, bool(repository.gated)) == (asked.get("private", False), asked.get("gated", True))
+
+
+def test_nothing_comes_into_a_public_repository_that_the_hub_does_not_close(hub: HubServer) -> None:
+    repository = public_one_with_another_model(hub)
+    commits = len(repository.commits)
+    lost = Fault(method="PUT", path="/settings", status=200)
+    with hub.broken_by(lost), pytest.raises(StageFailed, match="leaves the repository public and open"):
+        bring(private=True)
+    assert len(repository.commits) == commits
 
 
 def test_a_hub_that_does_not_gate_is_an_error(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A checkpoint becomes one commit of a hub repository: whole or not at all, and checked against what was sent.
 
-A new repository stays private until its commit is there and is what was sent. Files that the hub has already are not
+A new repository stays private until its commit is there and is what was sent; one that is there already is made
+private, or gated, before anything comes into it, and opened only afterwards. Files that the hub has already are not
 sent again, so the same call goes on where one was cut off. Large files go by Git LFS, which every hub speaks.
 """
 
@@ -158,8 +159,7 @@ class _Upload:
         info = self._patiently(lambda: self.api.model_info(repo))
         gated, private = bool(info.gated), bool(info.private)
         if (gated, private) != (self.publication.gated, self.publication.private):
-            said = f"{'private' if private else 'public'} and {'gated' if gated else 'open'}"
-            raise StageFailed(f"the hub leaves the repository {said}", self._address(), "change it in its settings")
+            raise self._left(gated, private)
         return Published(
             address=self._address(), commit=commit, sent=tuple(sorted(self.sent)), gated=gated, private=private
         )
@@ -188,6 +188,7 @@ class _Upload:
         if not missing and not stale:
             assert head is not None, "a repository with files has a commit"
             return head
+        self._close()
         with ExitStack() as stack:
             meter = Meter(self.publication.repo, self.publication.sizes(), missing, self.progress)
             additions: list[CommitOperationAdd] = [
@@ -207,6 +208,21 @@ class _Upload:
             self.sent |= missing
             meter.finish()
         return str(done.oid)
+
+    def _close(self) -> None:
+        """Before files come into a repository that everybody sees: as private and gated as it is to be."""
+        asked, info = self.publication, self.api.model_info(self.publication.repo)
+        if info.private or (bool(info.gated) >= asked.gated and not asked.private):
+            return
+        gated: Any = "auto" if asked.gated else None  # None leaves it as it is
+        self.api.update_repo_settings(asked.repo, gated=gated, private=asked.private or None)
+        info = self.api.model_info(asked.repo)
+        if bool(info.gated) < asked.gated or bool(info.private) < asked.private:
+            raise self._left(bool(info.gated), bool(info.private))
+
+    def _left(self, gated: bool, private: bool) -> StageFailed:
+        said = f"{'private' if private else 'public'} and {'gated' if gated else 'open'}"
+        return StageFailed(f"the hub leaves the repository {said}", self._address(), "change it in its settings")
 
     def _there(self, commit: str | None) -> dict[str, RepoFile]:
         from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError

@@ -12,8 +12,16 @@ from tulu_pipeline.errors import MissingOnMachine
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import Settings, read_settings
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.training import tracker_worker
 from tulu_pipeline.training.record import HeldOutRecord, Recorder, StepRecord
-from tulu_pipeline.training.trackers import Trackers, flat, read_sent, services, without_credentials
+from tulu_pipeline.training.trackers import (
+    TrackerJob,
+    Trackers,
+    flat,
+    read_sent,
+    services,
+    without_credentials,
+)
 
 
 def settings(**asked: str) -> Settings:
@@ -140,3 +148,17 @@ def test_settings_of_a_run_are_flat_names() -> None:
         "recipe.lora": None,
         "key": "k",
     }
+
+
+def test_what_a_service_raises_is_logged_without_credentials(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(_: TrackerJob) -> None:
+        raise ConnectionError("http://me:secret@host:5000/api is not there")
+
+    monkeypatch.setitem(tracker_worker._RUNS, "mlflow", refuse)
+    (tmp_path / "tracking-end").write_text("failed")
+    tracker_worker.follow(TrackerJob(service="mlflow", name="a", key="k", group="a", config={}, work=tmp_path))
+    printed = capsys.readouterr().err
+    assert "ConnectionError: http://host:5000/api is not there" in printed
+    assert "secret" not in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ def follow(job: TrackerJob) -> None:
         try:
             return _follow(job, _RUNS[job.service](job))
         except Exception as error:  # noqa: BLE001 - whatever its client raises is the service's problem
-            traceback.print_exc()
+            sys.stderr.write(without_credentials(traceback.format_exc()))  # the log is kept beside the checkpoint
             problem = without_credentials(f"{type(error).__name__}: {error}").splitlines()[0][:300]
             write_sent(job.work, job.service, read_sent(job.work, job.service).model_copy(update={"problem": problem}))
         if ending_of(job.work) is not None:

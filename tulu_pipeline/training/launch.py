@@ -7,7 +7,8 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -109,35 +110,36 @@ def finetune(
     )
     job_file = work / "job.json"
     job.write(job_file)
-    trackers = Trackers(name=name, key=key, recipe=recipe, profile=profile, work=work, settings=ctx.settings)
-    try:
-        run_child(
-            launch_command(job_file.absolute(), profile),
-            ctx=ctx,
-            log=work / _LOG_FILE,
-            # On one machine its host name need not resolve.
-            env=rank_environment(profile, "" if has_gpu() else "lo") if profile.launcher == "local" else {},
-            on_event=follower.on_event,
-            ask_to_stop=partial(_ask_to_stop, job.stop_file, follower),
-        )
-    except StageFailed as error:
-        failure = follower.failure_after(error)
-        if failure and not follower.interrupted:
-            where, fix = follower.where or error.where, follower.fix or "see the whole log there"
-            raise StageFailed(failure, where, fix) from error
-        if not follower.interrupted:
-            raise
-    finally:
-        job.rendezvous.unlink(missing_ok=True)
-        job.stop_file.unlink(missing_ok=True)
-        for problem in trackers.end(follower.ending):
-            follower.note(problem)
-        _collect(work, aux)
-    if follower.interrupted:
-        raise StageFailed(follower.interrupted, name, "the same command goes on from there")
-    if not follower.done:
-        # The launcher can end with code 0 although it was killed.
-        raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
+    with _collected(work, aux, follower):
+        trackers = Trackers(name=name, key=key, recipe=recipe, profile=profile, work=work, settings=ctx.settings)
+        try:
+            run_child(
+                launch_command(job_file.absolute(), profile),
+                ctx=ctx,
+                log=work / _LOG_FILE,
+                # On one machine its host name need not resolve.
+                env=rank_environment(profile, "" if has_gpu() else "lo") if profile.launcher == "local" else {},
+                on_event=follower.on_event,
+                ask_to_stop=partial(_ask_to_stop, job.stop_file, follower),
+            )
+        except StageFailed as error:
+            failure = follower.failure_after(error)
+            if failure and not follower.interrupted:
+                where, fix = follower.where or error.where, follower.fix or "see the whole log there"
+                raise StageFailed(failure, where, fix) from error
+            if not follower.interrupted:
+                raise
+        finally:
+            for file in (job.rendezvous, job.stop_file):
+                with suppress(OSError):  # of a name that nobody asks for again
+                    file.unlink(missing_ok=True)
+            for problem in trackers.end(follower.ending):
+                follower.note(problem)
+        if follower.interrupted:
+            raise StageFailed(follower.interrupted, name, "the same command goes on from there")
+        if not follower.done:
+            # The launcher can end with code 0 although it was killed.
+            raise StageFailed("the ranks ended without a checkpoint", str(work / _LOG_FILE), "see the whole log there")
     metrics = record_metrics(list(read_steps(work / STEPS_FILE)), list(read_held_out(work / HELD_OUT_FILE)))
     metrics |= _metrics(profile, state.step if state else 0, follower, trackers)
     (aux / TRAINING_FILE).write_text(json.dumps({"schema_version": 1, **metrics}, indent=1) + "\n")
@@ -153,6 +155,7 @@ class _Follower:
     started: float = field(default_factory=time.monotonic)
     ready_seconds: float = 0.0
     running: bool = False
+    exporting: bool = False
     done: bool = False
     device: str = ""
     kernels: dict[str, str] = field(default_factory=dict)
@@ -194,6 +197,7 @@ class _Follower:
         elif kind == "held_out":
             self.held_out = HeldOutRecord(**event)
         elif kind == "exporting":
+            self.exporting = True
             self.ctx.progress(self.name, *self.reached, "steps", "exporting")
         elif kind == "waiting":
             self.ctx.progress(self.name, 0, None, "steps", event["text"])
@@ -231,6 +235,9 @@ def _ask_to_stop(stop_file: Path, follower: _Follower) -> float:
     """Ask the ranks to save and end; the seconds they may take, 0 where there is nothing to save yet."""
     if not follower.running:
         return 0.0
+    if follower.exporting:  # nobody looks at the file any more
+        log.warning("%s: waiting for its export", follower.name)
+        return follower.ctx.profile.stop_seconds
     stop_file.touch()
     log.warning("%s: saving, then ending", follower.name)
     return follower.ctx.profile.stop_seconds
@@ -244,8 +251,21 @@ def _failure(event: dict[str, Any]) -> str:
     return f"rank {event['rank']}{node} failed: {event['error']}"
 
 
+@contextmanager
+def _collected(work: Path, aux: Path, follower: _Follower) -> Iterator[None]:
+    """Copy the record beside the checkpoint when the block has ended; after a failure too, which it never hides."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _collect(work, aux)
+        except OSError as error:
+            follower.note(f"the record could not be copied beside the checkpoint: {error}")
+        raise
+    _collect(work, aux)
+
+
 def _collect(work: Path, aux: Path) -> None:
-    """Copy the record beside the checkpoint; after a failure too."""
     aux.mkdir(parents=True, exist_ok=True)
     for file in (STEPS_FILE, HELD_OUT_FILE, _LOG_FILE, TRACKING_LOG):
         if (work / file).exists():

@@ -123,27 +123,29 @@ class Trackers:
     def __init__(
         self, *, name: str, key: str, recipe: Recipe, profile: Profile, work: Path, settings: Settings
     ) -> None:
-        self._work, self._stack = work, ExitStack()
+        self._work = work
         self._processes = {}
         cell = name.partition("[")[2].removesuffix("]") or name
         config = flat({"key": key, "artifact": name, "recipe": to_plain(recipe), "profile": asdict(profile)})
         wanted = services(settings)
         (work / _END_FILE).unlink(missing_ok=True)
-        for service in wanted:
-            job = TrackerJob(
-                service=service,
-                name=cell,
-                key=key or cell,
-                group=cell.partition("+")[0],
-                config=config,
-                work=work.absolute(),
-            )
-            file = work / f"tracking-{service}-job.json"
-            file.write_text(job.model_dump_json(indent=1))
-            output = self._stack.enter_context((work / TRACKING_LOG).open("ab"))
-            command = [sys.executable, "-m", "tulu_pipeline.training.tracker_worker", str(file)]
-            child = supervised(command, stdout=output, stderr=output, env=tracking_environment())
-            self._processes[service] = self._stack.enter_context(child)
+        with ExitStack() as started:  # one that cannot be started leaves none behind
+            for service in wanted:
+                job = TrackerJob(
+                    service=service,
+                    name=cell,
+                    key=key or cell,
+                    group=cell.partition("+")[0],
+                    config=config,
+                    work=work.absolute(),
+                )
+                file = work / f"tracking-{service}-job.json"
+                file.write_text(job.model_dump_json(indent=1))
+                output = started.enter_context((work / TRACKING_LOG).open("ab"))
+                command = [sys.executable, "-m", "tulu_pipeline.training.tracker_worker", str(file)]
+                child = supervised(command, stdout=output, stderr=output, env=tracking_environment())
+                self._processes[service] = started.enter_context(child)
+            self._stack = started.pop_all()
 
     def end(self, ending: Ending) -> Iterator[str]:
         """Tell them that the training has ended, wait a little for what is under way, and end them; what to note."""

@@ -143,6 +143,23 @@ def test_long_events_arrive_whole(ctx: RunContext, tmp_path: Path) -> None:
     assert [len(event["text"]) for event in events] == [1_000_000]
 
 
+def test_a_log_on_a_full_disk_ends_no_child_and_is_told_once(ctx: RunContext, caplog: pytest.LogCaptureFixture) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no disk here is always full")
+    code = """
+import sys
+from tulu_pipeline.artifacts.child_side import emit
+for step in range(3):
+    print("a line", flush=True)
+    emit({"step": step})
+"""
+    events: list[dict[str, Any]] = []
+    run_child(python(code), ctx=ctx, log=full, on_event=events.append)
+    assert events == [{"step": step} for step in range(3)]
+    assert [record.getMessage() for record in caplog.records] == ["/dev/full: lines are lost: No space left on device"]
+
+
 @pytest.mark.parametrize("line", ["@tulu {", "@tulu ", "@tulu [1]", "@tulu 3"])
 def test_what_is_no_event_is_kept_in_the_log(ctx: RunContext, tmp_path: Path, line: str) -> None:
     events: list[dict[str, Any]] = []

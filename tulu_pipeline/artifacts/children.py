@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import select
@@ -21,6 +22,8 @@ from tulu_pipeline.artifacts.child_side import EVENT_PREFIX
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import child_environment
+
+_words = logging.getLogger(__name__)
 
 # Asks a child to end at its next good moment, and returns how many seconds it may take; 0 where it knows none.
 AskToStop = Callable[[], float]
@@ -62,7 +65,7 @@ def run_child(
     Args:
         command: program and arguments.
         ctx: the run; told of the supervisor's pid.
-        log: file that both output streams are appended to.
+        log: file that both output streams are appended to; what a full disk does not take of it is lost.
         env: variables on top of this process's environment.
         on_event: called with each event the child emits, in this thread.
         ask_to_stop: called by another thread when the run is asked to end, and not at once.
@@ -80,7 +83,7 @@ def run_child(
             _active[process] = ask_to_stop
         try:
             ctx.on_child(process.pid)
-            relay = _Relay(log_file, on_event)
+            relay = _Relay(log_file, log, on_event)
             for chunk in _output_of(process):
                 if chunk:
                     relay.feed(chunk)
@@ -194,8 +197,9 @@ def _output_of(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 class _Relay:
     """Parts a child's output into events and log; what is no event goes to the log line by line, or when it pauses."""
 
-    def __init__(self, log_file: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> None:
-        self._log, self._on_event = log_file, on_event
+    def __init__(self, log_file: IO[bytes], log: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._log_file, self._log, self._on_event = log_file, log, on_event
+        self._trouble = False
         self._rest = b""
         self._at_line_start = True
         self._blank_lines = 0  # the last of them belongs to an event that follows
@@ -223,7 +227,12 @@ class _Relay:
             self._rest, self._at_line_start = b"", not self._rest and self._at_line_start
 
     def _write(self, text: bytes, *, before_event: bool = False) -> None:
-        self._log.write(b"\n" * (self._blank_lines - before_event) + text)
+        try:
+            self._log_file.write(b"\n" * (self._blank_lines - before_event) + text)
+        except OSError as error:  # a full disk: the child has other things to do than to talk
+            if not self._trouble:
+                _words.warning("%s: lines are lost: %s", self._log, error.strerror or error)
+            self._trouble = True
         self._blank_lines = 0
 
 

@@ -2,6 +2,10 @@
 
 import json
 import math
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -112,6 +116,65 @@ def test_listeners_hear_each_record_and_are_brought_to_disk_with_it(tmp_path: Pa
     assert (heard.records, heard.flushed, heard.closed) == ([step(1)], True, False)
     recorder.close()
     assert heard.closed
+
+
+@contextmanager
+def room_for(size_bytes: int) -> Iterator[None]:
+    """While the block runs no file grows beyond this, and who tries is told so, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_what_a_full_disk_does_not_take_waits_and_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    recorder = Recorder(tmp_path, 0, note=told.append)
+    recorder.add(step(1))
+    size = (tmp_path / "steps.jsonl").stat().st_size
+    with room_for(size + 20):
+        for number in (2, 3):
+            recorder.add(step(number))
+        with pytest.raises(OSError, match="too large"):
+            recorder.flush()
+        assert [record.step for record in read_steps(tmp_path / "steps.jsonl")] == [1]
+    assert told == [f"the record waits for room: File too large ({tmp_path / 'steps.jsonl'})"]
+    recorder.add(step(4))
+    recorder.close()
+    assert [record.step for record in read_steps(tmp_path / "steps.jsonl")] == [1, 2, 3, 4]
+    assert recorder.tokens == 360
+
+
+def test_a_record_that_cannot_be_finished_ends_no_training(tmp_path: Path) -> None:
+    told: list[str] = []
+    recorder = Recorder(tmp_path, 0, note=told.append)
+    with room_for(0):
+        recorder.add(step(1))
+        recorder.close()
+    assert told[1:] == ["the end of the record is lost: File too large"]
+
+
+def test_a_listener_that_cannot_write_hears_no_more(tmp_path: Path) -> None:
+    class Broken(Heard):
+        def add(self, record: Record) -> None:
+            raise OSError(28, "No space left on device")
+
+    broken, heard, told = Broken(), Heard(), list[str]()
+    recorder = Recorder(tmp_path, 0, [broken, heard], note=told.append)
+    for number in (1, 2):
+        recorder.add(step(number))
+    recorder.close()
+    assert told == ["`Broken` gets no more of the record: No space left on device"]
+    assert (len(heard.records), heard.closed, broken.closed) == (2, True, False)
+
+
+def test_no_line_holds_what_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record_to(tmp_path, 0, step(1, grad_norm=math.inf))
 
 
 def test_a_growing_file_is_read_on_line_by_line_and_a_new_one_from_its_start(tmp_path: Path) -> None:

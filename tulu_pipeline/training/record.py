@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Generic, Protocol, TextIO, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from tulu_pipeline.errors import BadInput
 
@@ -141,62 +142,128 @@ class Listener(Protocol):
         """There is no more."""
 
 
+def _ignore(text: str) -> None:
+    """The default for `note`."""
+
+
 class Recorder:
     """Appends to the record; of a resumed training's, what lies behind its start is kept and the rest is dropped.
+
+    Lines that a full disk does not take wait in memory until there is room: a training does not end for them.
 
     Args:
         folder: holds the two files.
         done_steps: steps that the resumed training has behind it; 0 for a new one.
         listeners: hear of each record too.
         looks: there will be records of held-out conversations.
+        note: told when a disk takes no more, once.
 
     Attributes:
         tokens: trained on so far.
     """
 
     def __init__(
-        self, folder: Path, done_steps: int, listeners: Sequence[Listener] = (), *, looks: bool = False
+        self,
+        folder: Path,
+        done_steps: int,
+        listeners: Sequence[Listener] = (),
+        *,
+        looks: bool = False,
+        note: Callable[[str], None] = _ignore,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._listeners = listeners
+        self._listeners, self._note = list(listeners), note
+        self._in_trouble = False
         steps, held_out = folder / STEPS_FILE, folder / HELD_OUT_FILE
         kept = [record for record in read_steps(steps) if record.step <= done_steps]
         self.tokens = sum(record.tokens for record in kept)
         _rewrite(steps, kept)
         if looks:
             _rewrite(held_out, [each for each in read_held_out(held_out) if 0 < done_steps >= each.step])
-        # A line at a time: what is recorded is there after a kill.
-        self._steps = steps.open("a", buffering=1)
-        self._held_out = held_out.open("a", buffering=1) if looks else None
+        self._steps = _Lines(steps)
+        self._held_out = _Lines(held_out) if looks else None
 
     def add(self, record: Record) -> None:
         """Append one."""
+        file = self._held_out
         if isinstance(record, StepRecord):
             self.tokens += record.tokens
-            self._steps.write(_line(record))
-        elif self._held_out is not None:
-            self._held_out.write(_line(record))
-        for listener in self._listeners:
-            listener.add(record)
+            file = self._steps
+        if file is not None:
+            try:
+                file.add(_line(record))
+            except OSError as error:
+                if not self._in_trouble:
+                    self._note(f"the record waits for room: {error.strerror or error} ({file.path})")
+                self._in_trouble = True
+        self._tell(lambda listener: listener.add(record))
 
     def flush(self) -> None:
-        """Bring everything to disk; before state is saved, so that the record is never behind it."""
+        """Bring everything to disk; before state is saved, so that the record is never behind it.
+
+        Raises:
+            OSError: that is not possible; what waits goes on waiting.
+        """
         for file in self._files():
             file.flush()
-            os.fsync(file.fileno())
-        for listener in self._listeners:
-            listener.flush()
+        self._in_trouble = False
+        self._tell(lambda listener: listener.flush())
 
     def close(self) -> None:
-        """Flush and close."""
-        self.flush()
+        """Flush and close. What is trained counts more than its record: what cannot be written is told and lost."""
+        try:
+            self.flush()
+        except OSError as error:
+            self._note(f"the end of the record is lost: {error.strerror or error}")
         for file in self._files():
-            file.close()
-        for listener in self._listeners:
-            listener.close()
+            with suppress(OSError):
+                file.close()
+        self._tell(lambda listener: listener.close())
 
-    def _files(self) -> list[TextIO]:
+    def _tell(self, what: Callable[[Listener], None]) -> None:
+        """Listeners hear it; one that cannot write hears no more, since it may lack what is between."""
+        for listener in list(self._listeners):
+            try:
+                what(listener)
+            except OSError as error:
+                self._listeners.remove(listener)
+                self._note(f"`{type(listener).__name__}` gets no more of the record: {error.strerror or error}")
+
+    def _files(self) -> list[_Lines]:
         return [file for file in (self._steps, self._held_out) if file is not None]
+
+
+class _Lines:
+    """A file that is appended to a line at a time: what is recorded is there after a kill.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        path: likewise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
+
+    def add(self, line: str) -> None:
+        """Append one, after those that wait; where that raises OSError it waits too."""
+        self._waiting += line.encode()
+        self._write()
+
+    def flush(self) -> None:
+        """Bring what waits to disk."""
+        self._write()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self) -> None:
+        while self._waiting:  # a disk with little room takes a part
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
 
 def read_steps(path: Path) -> Iterator[StepRecord]:
@@ -279,4 +346,4 @@ def _rewrite(path: Path, records: Iterable[Record]) -> None:
 
 
 def _line(record: Record) -> str:
-    return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(record)}) + "\n"
+    return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(record)}, allow_nan=False) + "\n"

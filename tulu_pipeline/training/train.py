@@ -57,7 +57,9 @@ def train(job: TrainingJob, rank: int) -> None:
     held_out = HeldOut(engine, job, mixture, rank=rank, pad_id=pad_id, head=kernels.head)
     look_first = held_out.due(start, steps.total) and not looked_at(job.work, start)
     looks = recipe.held_out_conversations > 0
-    recorder = Recorder(job.work, start, [TensorBoard(job.work, start)], looks=looks) if rank == 0 else None
+    recorder = None
+    if rank == 0:
+        recorder = Recorder(job.work, start, [TensorBoard(job.work, start)], looks=looks, note=_note)
     if recorder is not None:
         emit(
             {
@@ -140,6 +142,10 @@ def train(job: TrainingJob, rank: int) -> None:
         recorder.close()
         emit({"event": "exporting"})
     export_checkpoint(engine, job, rank, loaded)
+
+
+def _note(text: str) -> None:
+    emit({"event": "note", "text": text})
 
 
 def _optimizer_step(

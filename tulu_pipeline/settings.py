@@ -158,9 +158,21 @@ def slurm_allocation() -> SlurmAllocation | None:
 _SHARED_VARIABLES = ("NCCL_", "UCX_", "FI_", "GLOO_", "TORCH_", "PYTHON", "CUDA_DEVICE_ORDER", "LD_LIBRARY_PATH")
 
 
+_WHERE_CODE_IS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # each node has found its own
+
+
 def environment_for_nodes() -> dict[str, str]:
     """The variables that ranks on other machines get from this one."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_SHARED_VARIABLES)}
+    return shared_variables(dict(os.environ))
+
+
+def shared_variables(environment: dict[str, str]) -> dict[str, str]:
+    """Those of `environment` that one node may take from another."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_SHARED_VARIABLES) and name not in _WHERE_CODE_IS
+    }
 
 
 def visible_gpus() -> int | None:

@@ -1,5 +1,6 @@
 """What starts the ranks: hostfiles as DeepSpeed reads them, commands that a shell takes, and who may take part."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,25 @@ from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import BadInput, StageFailed, Unreachable
 from tulu_pipeline.profile import PROFILES, Profile, load_profile
-from tulu_pipeline.settings import read_settings
+from tulu_pipeline.settings import read_settings, shared_variables
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training import channel
-from tulu_pipeline.training.channel import Channel, Ended, Hello, Refused, Report, Seen, Start, Stop, Task
+from tulu_pipeline.training import channel, coordinator
+from tulu_pipeline.training.channel import (
+    Channel,
+    Ended,
+    Hello,
+    Message,
+    Offer,
+    Refused,
+    Report,
+    Seen,
+    Start,
+    Stop,
+    Task,
+    is_proof,
+    proof,
+)
+from tulu_pipeline.training.coordinator import Coordinator
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.launchers import (
     Host,
@@ -37,7 +55,7 @@ from tulu_pipeline.training.launchers import (
     split_endpoint,
     ssh_command,
 )
-from tulu_pipeline.training.node import file_digest, how_they_ended, join, versions
+from tulu_pipeline.training.node import how_they_ended, join, versions
 
 NODES = Profile(ranks=1, nodes=2, launcher="torchrun", rendezvous="127.0.0.1:0", node_wait_seconds=60.0)
 
@@ -241,8 +259,12 @@ def write_job(folder: Path, profile: Profile) -> Path:
         rendezvous=folder / "work" / "rendezvous",
     )
     path = folder / "work" / "job.json"
-    path.write_text(job.model_dump_json())
+    job.write(path)
     return path
+
+
+def secret_of(job_file: Path) -> str:
+    return TrainingJob.model_validate_json(job_file.read_text()).secret
 
 
 class Run:
@@ -273,8 +295,23 @@ class Run:
         return split_endpoint(self.event("waiting")["text"].rpartition(" ")[2], "")
 
 
-def hello(name: str, **changes: Any) -> Hello:
-    return Hello(**{"node": name, "index": None, "versions": versions(), "gpus": 0, "port": 20_000} | changes)
+def hello(name: str, index: int | None = None) -> Hello:
+    return Hello(node=name, index=index, nonce=f"of {name}")
+
+
+def offer(**changes: Any) -> Offer:
+    return Offer(**{"versions": versions(), "gpus": 0, "port": 20_000} | changes)
+
+
+def prove(node: Channel, words: Iterator[Message], greeting: Hello) -> Path:
+    """What a node does that reads the job file; returns where it was told that it lies."""
+    node.send(greeting)
+    task = next(words)
+    assert isinstance(task, Task)
+    secret = secret_of(task.job_file)
+    assert is_proof(task.proof, secret, "run", greeting.nonce)
+    node.send(Seen(proof=proof(secret, "node", task.nonce)))
+    return task.job_file
 
 
 def ssh_that_only_waits(folder: Path) -> Path:
@@ -304,31 +341,21 @@ def test_nodes_that_never_come_are_an_error_that_says_who_is_there_and_how_to_jo
     assert "run `tulu join 127.0.0.1:" in failed["fix"]
 
 
-def test_a_node_that_does_not_see_the_job_is_named(job_file: Path) -> None:
+def test_a_node_that_does_not_see_the_model_is_named(job_file: Path) -> None:
     with Run(job_file) as run:
         node = connect(run)
-        node.send(hello("second"))
-        task = next(node.messages())
-        assert isinstance(task, Task)
-        assert task.job_file == job_file
-        node.send(Refused(what=f"second does not see {task.job_file}", fix="share it"))
+        assert prove(node, node.messages(), hello("second")) == job_file
+        node.send(Refused(what="second does not see /models", fix="share it"))
         failed = run.event("failed")
-    assert failed["error"] == f"second does not see {job_file}"
+    assert failed["error"] == "second does not see /models"
     assert (failed["node"], failed["fix"]) == ("second", "share it")
-
-
-def test_a_node_that_sees_another_file_at_the_same_path_is_named(job_file: Path) -> None:
-    with Run(job_file) as run:
-        node = connect(run)
-        node.send(hello("second"))
-        next(node.messages())
-        node.send(Seen(digest="0" * 64))
-        assert run.event("failed")["error"] == f"second sees another {job_file}"
 
 
 def test_a_node_with_another_release_is_named(job_file: Path) -> None:
     with Run(job_file) as run:
-        connect(run).send(hello("second", versions=versions() | {"torch": "2.0.1"}))
+        node = connect(run)
+        prove(node, node.messages(), hello("second"))
+        node.send(offer(versions=versions() | {"torch": "2.0.1"}))
         failed = run.event("failed")
     assert failed["error"] == f"second has torch 2.0.1, this machine {versions()['torch']}"
 
@@ -336,7 +363,9 @@ def test_a_node_with_another_release_is_named(job_file: Path) -> None:
 def test_a_node_with_too_few_gpus_is_named(job_file: Path) -> None:
     write_job(job_file.parents[1], replace(NODES, ranks=8))
     with Run(job_file) as run:
-        connect(run).send(hello("second", gpus=4))
+        node = connect(run)
+        prove(node, node.messages(), hello("second"))
+        node.send(offer(gpus=4))
         assert run.event("failed")["error"].startswith("second shows 4 GPUs")
 
 
@@ -348,18 +377,33 @@ def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> 
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert stranger.recv(1) == b"", "what it says is no message, so it is hung up on"
         gone = Channel(socket.create_connection(endpoint))
-        gone.send(hello("gone"))
-        next(gone.messages())
+        prove(gone, gone.messages(), hello("gone"))
         gone.close()
+        refuses = Channel(socket.create_connection(endpoint))
+        refuses.send(hello("refuses"))
+        words = refuses.messages()
+        next(words)
+        refuses.send(Refused(what="no", fix="none"))
+        assert list(words) == []
+        unproved = Channel(socket.create_connection(endpoint))
+        unproved.send(hello("unproved"))
+        words = unproved.messages()
+        next(words)
+        unproved.send(Seen(proof=proof("another secret", "node", "")))
+        assert list(words) == []
+        offers = Channel(socket.create_connection(endpoint))
+        offers.send(offer(versions={}))
+        assert list(offers.messages()) == []
+        held = [Channel(socket.create_connection(endpoint)) for _ in range(3)]
+        for index, silent in enumerate(held):
+            silent.send(hello("silent", index))
         nodes = [Channel(socket.create_connection(endpoint)) for _ in range(2)]
-        words = [node.messages() for node in nodes]
-        for name, node, said in zip(("second", "third"), nodes, words, strict=True):
-            node.send(hello(name))
-            task = next(said)
-            assert isinstance(task, Task)
-            node.send(Seen(digest=file_digest(task.job_file, task.nonce)))
+        said = [node.messages() for node in nodes]
+        for name, node, heard in zip(("second", "third"), nodes, said, strict=True):
+            prove(node, heard, hello(name))
+            node.send(offer())
         assert run.event("note")["text"].startswith(f"nodes {socket.gethostname()}, second, third;")
-        starts = [next(said) for said in words]
+        starts = [next(heard) for heard in said]
         assert [start.index for start in starts if isinstance(start, Start)] == [1, 2]
 
 
@@ -424,10 +468,8 @@ def test_the_error_is_the_one_that_the_others_follow_from(
         nodes = [Channel(socket.create_connection(("127.0.0.1", port))) for _ in range(2)]
         said = [node.messages() for node in nodes]
         for index, name in enumerate("ab"):
-            nodes[index].send(hello(name, index=index))
-            task = next(said[index])
-            assert isinstance(task, Task)
-            nodes[index].send(Seen(digest=file_digest(task.job_file, task.nonce)))
+            prove(nodes[index], said[index], hello(name, index))
+            nodes[index].send(offer())
         assert all(isinstance(next(each), Start) for each in said)
         (tmp_path / "bin" / "over").touch()
         for number, (index, word) in enumerate(words, 1):
@@ -447,23 +489,119 @@ def test_the_error_is_the_one_that_the_others_follow_from(
     assert failed["where"] == str(tmp_path / "work" / "nodes" / f"{'ab'.index(told['node'])}-{told['node']}.log")
 
 
-def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
+@contextmanager
+def a_node() -> Iterator[tuple[subprocess.Popen[str], Channel, Iterator[Message]]]:
+    """A node that joins this test; the connection to it, and what it says."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = node_command("127.0.0.1", listener.getsockname()[1], name="second")
-        node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        connection, _ = listener.accept()
-        run = Channel(connection)
-        said = run.messages()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as node:
+            run = Channel(listener.accept()[0])
+            try:
+                yield node, run, run.messages()
+            finally:
+                run.close()
+                node.kill()
+
+
+def test_a_node_says_what_it_does_not_see(tmp_path: Path) -> None:
+    with a_node() as (node, run, said):
         greeting = next(said)
         assert isinstance(greeting, Hello)
-        assert (greeting.node, greeting.versions) == ("second", versions())
-        run.send(Task(job_file=tmp_path / "job.json", nonce="n"))
+        assert greeting.node == "second"
+        run.send(Task(job_file=tmp_path / "job.json", nonce="n", proof=""))
         refused = next(said)
         assert isinstance(refused, Refused)
         assert refused.what == f"second does not see {tmp_path / 'job.json'}: No such file or directory"
         _, told = node.communicate(timeout=60)
         assert node.returncode == 1
         assert "put the store and the model on a disk that every node has" in told
+
+
+def test_a_node_does_nothing_for_who_does_not_know_the_job(job_file: Path) -> None:
+    with a_node() as (node, run, said):
+        greeting = next(said)
+        assert isinstance(greeting, Hello)
+        # Only who knows the secret can answer, and not with what a node has answered.
+        answer = proof(secret_of(job_file), "node", greeting.nonce)
+        run.send(Task(job_file=job_file, nonce="n", proof=answer))
+        refused = next(said)
+        assert isinstance(refused, Refused)
+        assert refused.what == f"second sees another {job_file} than the run"
+        assert list(said) == []
+        assert node.wait(timeout=60) == 1
+
+
+def test_a_node_starts_nothing_before_it_knows_the_run(job_file: Path) -> None:
+    with a_node() as (_, run, said):
+        next(said)
+        run.send(Start(index=0, nodes=1, address="127.0.0.1", port=1, devices=(), environment={}))
+        assert list(said) == [], "it hangs up"
+    assert not list((job_file.parent / "nodes").glob("*"))
+
+
+def test_a_node_that_knows_the_run_offers_what_it_has(job_file: Path) -> None:
+    with a_node() as (_, run, said):
+        greeting = next(said)
+        assert isinstance(greeting, Hello)
+        secret = secret_of(job_file)
+        run.send(Task(job_file=job_file, nonce="n", proof=proof(secret, "run", greeting.nonce)))
+        assert next(said) == Seen(proof=proof(secret, "node", "n"))
+        offered = next(said)
+        assert isinstance(offered, Offer)
+        assert offered.versions == versions()
+
+
+def test_only_their_user_reads_job_files_and_each_has_its_own_secret(job_file: Path) -> None:
+    first = secret_of(job_file)
+    job_file.chmod(0o644)
+    write_job(job_file.parents[1], NODES)
+    assert job_file.stat().st_mode & 0o777 == 0o600
+    assert len(first) == len(secret_of(job_file)) == 64
+    assert first != secret_of(job_file)
+
+
+def test_no_node_takes_from_another_where_code_is() -> None:
+    given = {"NCCL_DEBUG": "INFO", "PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": "/nccl"}
+    assert shared_variables(given | {"LD_PRELOAD": "/a.so", "PYTHONPATH": "/a", "HF_TOKEN": "t"}) == given
+
+
+def test_who_proves_nothing_is_hung_up_on_and_the_next_one_is_heard(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "_PROOF_SECONDS", 0.5)
+    run = Coordinator(job=TrainingJob.model_validate_json(job_file.read_text()), job_file=job_file)
+    listener = FailsFirst("127.0.0.1")
+    with listener:
+        threading.Thread(target=run._accept, args=(listener,), daemon=True).start()
+        silent = Channel(socket.create_connection(listener.getsockname()))
+        threading.Thread(target=run._gather, args=([], "", 0), daemon=True).start()
+        assert list(silent.messages()) == []
+        run._words.put((None, None))
+        run._all_there.set()
+
+
+class FailsFirst(socket.socket):
+    """A listener that once cannot accept, as with too many open files."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.bind((address, 0))
+        self.listen()
+        self._failed = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self._failed:
+            self._failed = True
+            raise OSError(errno.EMFILE, "too many open files")
+        return super().accept()
+
+
+def test_where_the_other_side_was_is_known_when_it_is_gone() -> None:
+    here, there = connected()
+    end = Channel(here)
+    there.close()
+    end.close()
+    assert end.peer_address == end.own_address == "127.0.0.1"
 
 
 def test_torchrun_says_which_rank_was_killed(tmp_path: Path) -> None:

@@ -1,8 +1,19 @@
-"""What a run and its nodes say to each other: messages as lines of JSON over TCP."""
+"""What a run and its nodes say to each other: messages as lines of JSON over TCP.
+
+First each proves to the other that it knows the job's secret; until then neither believes anything else:
+
+    node  Hello   a nonce
+    run   Task    the job file, a nonce, and the proof for the node's nonce
+    node  Seen    the proof for the run's nonce
+    node  Offer   what it has; or Refused
+    run   Start   once all nodes are there
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import socket
 import threading
 from collections.abc import Iterator
@@ -26,32 +37,44 @@ class Hello(_Message):
     Attributes:
         node: its name.
         index: its place among the nodes, where its launcher gave it one.
-        versions: of the packages whose collectives and files must agree.
-        gpus: that its ranks may see.
-        port: free there, for the ranks to meet at.
+        nonce: for the run's proof.
     """
 
     kind: Literal["hello"] = "hello"
     node: str
     index: int | None
-    versions: dict[str, str]
-    gpus: int
-    port: int
+    nonce: str
 
 
 class Task(_Message):
-    """The run names its job file; `nonce` makes the answer good for this run only."""
+    """The run names its job file, with the proof for the node's nonce; `nonce` is for the node's."""
 
     kind: Literal["task"] = "task"
     job_file: Path
     nonce: str
+    proof: str
 
 
 class Seen(_Message):
-    """The node has read that very file: `digest` is of the nonce and its bytes."""
+    """The node has read that very file, as its proof for the run's nonce says."""
 
     kind: Literal["seen"] = "seen"
-    digest: str
+    proof: str
+
+
+class Offer(_Message):
+    """The node can take part.
+
+    Attributes:
+        versions: of the packages whose collectives and files must agree.
+        gpus: that its ranks may see.
+        port: free there, for the ranks to meet at.
+    """
+
+    kind: Literal["offer"] = "offer"
+    versions: dict[str, str]
+    gpus: int
+    port: int
 
 
 class Refused(_Message):
@@ -116,8 +139,18 @@ class Beat(_Message):
     kind: Literal["beat"] = "beat"
 
 
-Message = Hello | Task | Seen | Refused | Start | Report | Ended | Stop
+Message = Hello | Task | Seen | Offer | Refused | Start | Report | Ended | Stop
 _ANY: TypeAdapter[Message | Beat] = TypeAdapter(Annotated[Message | Beat, Field(discriminator="kind")])
+
+
+def proof(secret: str, side: Literal["run", "node"], nonce: str) -> str:
+    """What only a `side` that knows the secret can answer to the other side's nonce."""
+    return hmac.new(secret.encode(), f"{side}:{nonce}".encode(), hashlib.sha256).hexdigest()
+
+
+def is_proof(answer: str, secret: str, side: Literal["run", "node"], nonce: str) -> bool:
+    """Whether that side has answered so."""
+    return hmac.compare_digest(answer.encode(), proof(secret, side, nonce).encode())
 
 
 class Channel:
@@ -125,25 +158,24 @@ class Channel:
 
     Args:
         connection: connected; the channel closes it.
+
+    Attributes:
+        own_address: the address of this machine that the other side is connected to.
+        peer_address: the other side's.
+
+    Raises:
+        OSError: the connection is gone already.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self.own_address = str(connection.getsockname()[0])
+        self.peer_address = str(connection.getpeername()[0])
         connection.settimeout(SILENCE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=self._beat, daemon=True, name="beat").start()
-
-    @property
-    def own_address(self) -> str:
-        """The address of this machine that the other side is connected to."""
-        return str(self._connection.getsockname()[0])
-
-    @property
-    def peer_address(self) -> str:
-        """The other side's."""
-        return str(self._connection.getpeername()[0])
 
     def send(self, message: Message | Beat) -> None:
         """Send; nothing happens where the connection is gone, which `messages` tells."""

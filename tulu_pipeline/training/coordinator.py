@@ -30,12 +30,15 @@ from tulu_pipeline.training.channel import (
     Ended,
     Hello,
     Message,
+    Offer,
     Refused,
     Report,
     Seen,
     Start,
     Stop,
     Task,
+    is_proof,
+    proof,
 )
 from tulu_pipeline.training.exits import how_it_ended
 from tulu_pipeline.training.job import TrainingJob
@@ -47,11 +50,12 @@ from tulu_pipeline.training.launchers import (
     srun_command,
     ssh_command,
 )
-from tulu_pipeline.training.node import NODES_FOLDER, file_digest, node_log, versions
+from tulu_pipeline.training.node import NODES_FOLDER, node_log, versions
 
 _PAUSE_SECONDS = 0.2
 _CAUSE_SECONDS = 4.0  # after a first failure: ranks that lost a neighbor speak up before it is known what became of it
 _STOP_SECONDS = 20.0
+_PROOF_SECONDS = 30.0  # what has connected and proves nothing for so long is a stranger
 _LEAVE_SECONDS = 3.0
 _ASKED_TO_END = (128 + signal.SIGTERM, 256 - signal.SIGTERM)  # codes of a launcher whose ranks were, by it or by us
 
@@ -64,8 +68,11 @@ class _Member:
     """A node that has connected."""
 
     channel: Channel
+    since: float = field(default_factory=time.monotonic)
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     hello: Hello | None = None
-    seen: bool = False
+    proved: bool = False  # it has read the job file; until then nothing that it says counts
+    offer: Offer | None = None
     ended: bool = False
     gone: int | None = None  # a rank that the others on its machine no longer see
 
@@ -117,7 +124,9 @@ class Coordinator:
     job: TrainingJob
     job_file: Path
     _words: queue.Queue[_Word] = field(default_factory=queue.Queue)
+    _newcomers: list[_Member] = field(default_factory=list)  # have proved nothing yet
     _members: list[_Member] = field(default_factory=list)
+    _all_there: threading.Event = field(default_factory=threading.Event)
     _starters: list[_Starter] = field(default_factory=list)
     _failures: list[_Failure] = field(default_factory=list)
 
@@ -139,6 +148,7 @@ class Coordinator:
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             self._starters = self._start_nodes(address, port)
             members = self._gather(names, address, port)
+            self._all_there.set()
             listener.shutdown(socket.SHUT_RDWR)  # who comes now finds nobody, and may wait for the next finetuning
         if members is None:
             return 128 + signal.SIGTERM
@@ -171,10 +181,12 @@ class Coordinator:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = listener.accept()
-            except OSError:  # shut down: all are there
-                return
-            member = _Member(channel=Channel(connection))
+                member = _Member(channel=Channel(listener.accept()[0]))
+            except OSError:  # shut down; or whoever it was is gone already, or too many files are open
+                if self._all_there.wait(_PAUSE_SECONDS):
+                    return
+                continue
+            self._newcomers.append(member)
             threading.Thread(target=self._listen_to, args=(member,), daemon=True).start()
 
     def _listen_to(self, member: _Member) -> None:
@@ -184,18 +196,21 @@ class Coordinator:
 
     def _gather(self, names: Sequence[str], address: str, port: int) -> list[_Member] | None:
         """The nodes, in their order; None when it shall end."""
-        wanted, nonce = self.job.profile.nodes, secrets.token_hex(16)
-        digest = file_digest(self.job_file, nonce)
         deadline = time.monotonic() + self.job.profile.node_wait_seconds
         told = -1
         while True:
-            there = [member for member in self._members if member.seen]
-            if len(there) == wanted:
+            there = [member for member in self._members if member.offer]
+            if len(there) == self.job.profile.nodes:
+                for stranger in list(self._newcomers):
+                    self._leave(stranger)
                 self._members.sort(key=_order)
                 return self._members
             if told != len(there):
                 told = len(there)
                 self._tell_who_is_waited_for(there, address, port)
+            for stranger in list(self._newcomers):
+                if time.monotonic() - stranger.since > _PROOF_SECONDS:
+                    self._turn_away(stranger, f"it proved nothing for {_PROOF_SECONDS:.0f} s")
             if time.monotonic() > deadline:
                 raise self._nobody_came(names, address, port)
             for starter in self._starters:
@@ -214,46 +229,64 @@ class Coordinator:
                 return None
             if message is None:
                 self._leave(member)
-            elif isinstance(message, Hello):
-                self._welcome(member, message, nonce)
-            elif isinstance(message, Refused) and member in self._members:
+            elif member in self._newcomers:
+                self._meet(member, message)
+            elif member not in self._members:
+                continue  # it was turned away before this came
+            elif isinstance(message, Refused):
                 raise StageFailed(message.what, member.name, message.fix)
-            elif isinstance(message, Seen) and member in self._members:
-                if message.digest != digest:
-                    raise StageFailed(
-                        f"{member.name} sees another {self.job_file}",
-                        member.name,
-                        "put the store on a disk that every node has at the same path",
-                    )
-                member.seen = True
+            elif isinstance(message, Offer):
+                self._take(member, message)
 
     def _leave(self, member: _Member) -> None:
         member.channel.close()
-        if member in self._members:
-            self._members.remove(member)
+        for known in (self._newcomers, self._members):
+            if member in known:
+                known.remove(member)
 
-    def _welcome(self, member: _Member, hello: Hello, nonce: str) -> None:
-        member.hello = hello
+    def _turn_away(self, stranger: _Member, reason: str) -> None:
+        """What anybody who can connect may say ends no run; it is told in the log, where a node can be told from it."""
+        sys.stderr.write(f"turned {stranger.channel.peer_address} away: {reason}\n")
+        self._leave(stranger)
+
+    def _meet(self, member: _Member, message: Message) -> None:
+        """What somebody says who has proved nothing yet."""
+        if isinstance(message, Hello) and member.hello is None:
+            member.hello = message
+            answer = proof(self.job.secret, "run", message.nonce)
+            member.channel.send(Task(job_file=self.job_file, nonce=member.nonce, proof=answer))
+        elif member.hello is None or not isinstance(message, Seen | Refused):
+            self._turn_away(member, "it does not begin as a node does")
+        elif isinstance(message, Refused):
+            self._turn_away(member, f"it says {message.what[:300]!a}")
+        elif not is_proof(message.proof, self.job.secret, "node", member.nonce):
+            self._turn_away(member, "it has not read the job file")
+        else:
+            self._newcomers.remove(member)
+            taken = {other.hello.index for other in self._members if other.hello} - {None}
+            if len(self._members) >= self.job.profile.nodes or member.hello.index in taken:
+                member.channel.close()  # one too many
+            else:
+                self._members.append(member)
+
+    def _take(self, member: _Member, offer: Offer) -> None:
         wanted = self.job.profile
-        taken = {other.hello.index for other in self._members if other.hello} - {None}
-        if len(self._members) >= wanted.nodes or hello.index in taken:
-            member.channel.close()  # one too many
-            return
         for package, here in versions().items():
-            there = hello.versions.get(package)
+            there = offer.versions.get(package)
             if there != here:
                 raise StageFailed(
-                    f"{hello.node} has {package} {there}, this machine {here}", hello.node, "install the same releases"
+                    f"{member.name} has {package} {there}, this machine {here}",
+                    member.name,
+                    "install the same releases",
                 )
-        others = [member.hello.gpus for member in self._members if member.hello]
-        if 0 < hello.gpus < wanted.ranks or any(bool(gpus) != bool(hello.gpus) for gpus in others):
+        others = [other.offer.gpus for other in self._members if other.offer]
+        if 0 < offer.gpus < wanted.ranks or any(bool(gpus) != bool(offer.gpus) for gpus in others):
             raise StageFailed(
-                f"{hello.node} shows {hello.gpus} GPUs, profile `{wanted.name}` wants {wanted.ranks} ranks per node",
-                hello.node,
+                f"{member.name} shows {offer.gpus} GPUs, profile `{wanted.name}` wants {wanted.ranks} ranks per node",
+                member.name,
                 "take nodes that are alike, or fewer `ranks`",
             )
-        self._members.append(member)
-        member.channel.send(Task(job_file=self.job_file, nonce=nonce))
+        member.offer = offer
 
     def _tell_who_is_waited_for(self, there: Sequence[_Member], address: str, port: int) -> None:
         text = f"{len(there)} of {self.job.profile.nodes} nodes are there"
@@ -262,7 +295,7 @@ class Coordinator:
         emit({"event": "waiting", "text": text})
 
     def _nobody_came(self, names: Sequence[str], address: str, port: int) -> StageFailed:
-        profile, there = self.job.profile, [member.name for member in self._members if member.seen]
+        profile, there = self.job.profile, [member.name for member in self._members if member.offer]
         missing = [name for name in names if name not in there]
         who = ", ".join(missing) if missing else f"{profile.nodes - len(there)} of {profile.nodes} nodes"
         said = "".join(f"\n{starter.name}: {text}" for starter in self._starters if (text := starter.said()))
@@ -277,14 +310,14 @@ class Coordinator:
 
     def _begin(self, members: Sequence[_Member], address: str) -> None:
         profile, first = self.job.profile, members[0]
-        assert first.hello is not None
+        assert first.offer is not None
         reached_at = first.channel.peer_address
         if ip_address(reached_at).is_loopback:  # it is on this machine
             reached_at = address
         slots: list[tuple[str, ...]] = [()] * len(members)
         if profile.launcher == "hostfile":
             slots = [tuple(map(str, host.slots)) for host in chosen_hosts(profile)]
-        device = f"{first.hello.gpus} GPUs each" if first.hello.gpus else "no GPU: ranks talk through gloo"
+        device = f"{first.offer.gpus} GPUs each" if first.offer.gpus else "no GPU: ranks talk through gloo"
         emit({"event": "note", "text": f"nodes {', '.join(member.name for member in members)}; {device}"})
         for index, member in enumerate(members):
             member.channel.send(
@@ -292,7 +325,7 @@ class Coordinator:
                     index=index,
                     nodes=len(members),
                     address=reached_at,
-                    port=first.hello.port,
+                    port=first.offer.port,
                     devices=slots[index],
                     environment=environment_for_nodes(),
                 )
@@ -310,6 +343,8 @@ class Coordinator:
                     self.job.stop_file.touch()  # the ranks save and end; who does not wait for them kills
                 elif speaker in members:
                     self._hear(speaker, message)
+                else:
+                    self._leave(speaker)  # it came when all were there already
             if self._failures and stop_at == float("inf"):
                 known = any(failure.cause == "lost" for failure in self._failures)
                 stop_at = time.monotonic() + (0.0 if known else _CAUSE_SECONDS)

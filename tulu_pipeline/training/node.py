@@ -1,18 +1,19 @@
 """One node of a finetuning over several: `python -m tulu_pipeline.training.node HOST:PORT`.
 
-It asks the run's coordinator for its task, starts the ranks of its machine and tells what they say. The connection is
-its life line: when the run is gone, so is this process, and with it, at once, the ranks.
+It asks the run's coordinator for its task. Once that has proved that it knows what is in the job file, this process
+starts the ranks of its machine and tells what they say. The connection is its life line: when the run is gone, so is
+this process, and with it, at once, the ranks.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import logging
 import os
 import random
 import re
+import secrets
 import signal
 import socket
 import struct
@@ -23,12 +24,27 @@ from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tulu_pipeline.artifacts.children import end_all_children, run_child, supervised
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed, TuluError, Unreachable
 from tulu_pipeline.profile import count_gpus
-from tulu_pipeline.settings import child_environment, read_settings, slurm_allocation
-from tulu_pipeline.training.channel import Channel, Ended, Hello, Refused, Report, Seen, Start, Stop, Task
+from tulu_pipeline.settings import child_environment, read_settings, shared_variables, slurm_allocation
+from tulu_pipeline.training.channel import (
+    Channel,
+    Ended,
+    Hello,
+    Offer,
+    Refused,
+    Report,
+    Seen,
+    Start,
+    Stop,
+    Task,
+    is_proof,
+    proof,
+)
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.launchers import (
     deepspeed_command,
@@ -97,11 +113,6 @@ def node_log(work: Path, index: int, name: str) -> Path:
     return work / NODES_FOLDER / f"{index}-{name}.log"
 
 
-def file_digest(path: Path, nonce: str) -> str:
-    """What proves that a file was read."""
-    return hashlib.sha256(nonce.encode() + path.read_bytes()).hexdigest()
-
-
 def how_they_ended(error: TuluError) -> Ended:
     """How a node's ranks ended: from the code of their launcher, or torchrun's last words, as its code is always 1."""
     told = _TORCHRUN_ROOT.search(error.what)
@@ -125,36 +136,38 @@ def main() -> None:
     if slurm is not None:
         index, name = slurm.task, slurm.node or name
     try:
-        connection = socket.create_connection((address, port), timeout=_CONNECT_SECONDS)
+        channel = Channel(socket.create_connection((address, port), timeout=_CONNECT_SECONDS))
     except OSError as error:
         sys.stderr.write(f"{name} cannot reach the run at {arguments.endpoint}: {error}\n" * (index is not None))
         sys.exit(_NOBODY)
-    sys.exit(_Node(Channel(connection), name, index).serve())
+    sys.exit(_Node(channel, name, index).serve())
 
 
 class _Node:
     def __init__(self, channel: Channel, name: str, index: int | None) -> None:
         self._channel, self._name, self._index = channel, name, index
-        self._job_file = self._stop_file = Path()
+        self._nonce = secrets.token_hex(16)
+        self._job_file = Path()
+        self._job: TrainingJob | None = None  # of a run that has proved that it is its own
         self._running: threading.Thread | None = None
 
     def serve(self) -> int:
         """Answer the coordinator until it has ended; the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ask_to_stop())
-        self._channel.send(
-            Hello(node=self._name, index=self._index, versions=versions(), gpus=count_gpus(), port=_free_port())
-        )
+        self._channel.send(Hello(node=self._name, index=self._index, nonce=self._nonce))
         for message in self._channel.messages():
-            if isinstance(message, Task):
+            if isinstance(message, Task) and self._job is None:
                 try:
                     self._take(message)
                 except TuluError as error:
                     sys.stderr.write(f"{error}\n")
                     self._channel.send(Refused(what=error.what, fix=error.fix))
                     return 1
+            elif self._job is None:
+                break
             elif isinstance(message, Start):
-                self._running = threading.Thread(target=self._run, args=(message,), daemon=True)
+                self._running = threading.Thread(target=self._run, args=(self._job, message), daemon=True)
                 self._running.start()
             elif isinstance(message, Stop):
                 self._stop()
@@ -163,7 +176,8 @@ class _Node:
 
     def _take(self, task: Task) -> None:
         try:
-            owner, digest = task.job_file.stat().st_uid, file_digest(task.job_file, task.nonce)
+            owner = task.job_file.stat().st_uid
+            text = task.job_file.read_bytes() if task.job_file.is_file() else b""
         except OSError as error:
             raise StageFailed(
                 f"{self._name} does not see {task.job_file}: {error.strerror}",
@@ -172,16 +186,21 @@ class _Node:
             ) from error
         if owner not in (os.getuid(), 0):
             raise StageFailed(f"{task.job_file} is another user's", self._name, "run as the same user on every node")
-        job = TrainingJob.model_validate_json(task.job_file.read_text())
+        try:
+            job: TrainingJob | None = TrainingJob.model_validate_json(text)
+        except ValidationError:
+            job = None
+        if job is None or not is_proof(task.proof, job.secret, "run", self._nonce):
+            raise StageFailed(f"{self._name} sees another {task.job_file} than the run", self._name, _SHARE)
+        self._channel.send(Seen(proof=proof(job.secret, "node", task.nonce)))
         for path in (job.model, *(folder for folder, _ in job.tokens), job.work, job.out):
             if not path.exists():
                 raise StageFailed(f"{self._name} does not see {path}", self._name, _SHARE)
-        self._job_file, self._stop_file = task.job_file, job.stop_file
+        self._job_file, self._job = task.job_file, job
         sys.stderr.write(f"{self._name}: taking part in {job.work}\n")
-        self._channel.send(Seen(digest=digest))
+        self._channel.send(Offer(versions=versions(), gpus=count_gpus(), port=_free_port()))
 
-    def _run(self, start: Start) -> None:
-        job = TrainingJob.model_validate_json(self._job_file.read_text())
+    def _run(self, job: TrainingJob, start: Start) -> None:
         profile, own = job.profile, self._channel.own_address
         ended = Ended(failure="", code=None)
         try:
@@ -208,7 +227,9 @@ class _Node:
                 command,
                 ctx=RunContext(profile=profile, settings=read_settings()),
                 log=node_log(job.work, start.index, self._name),
-                env=start.environment | rank_environment(profile, _interface_of(own)) | {"PATH": _path()},
+                env=shared_variables(start.environment)
+                | rank_environment(profile, _interface_of(own))
+                | {"PATH": _path()},
                 on_event=lambda event: self._channel.send(Report(event=event)),
             )
         except TuluError as error:
@@ -217,9 +238,9 @@ class _Node:
 
     def _ask_to_stop(self) -> None:
         """The batch system is about to take this machine: all ranks, on every node, save and end."""
-        if self._running is None:
+        if self._running is None or self._job is None:
             os._exit(_RUN_ENDED)
-        self._stop_file.touch()
+        self._job.stop_file.touch()
 
     def _stop(self) -> None:
         """End the ranks with a grace; the coordinator is told of their end."""

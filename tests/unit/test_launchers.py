@@ -41,7 +41,7 @@ from tulu_pipeline.training.channel import (
     is_proof,
     proof,
 )
-from tulu_pipeline.training.coordinator import Coordinator
+from tulu_pipeline.training.coordinator import Coordinator, _listen
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.launchers import (
     Host,
@@ -563,6 +563,15 @@ def test_only_their_user_reads_job_files_and_each_has_its_own_secret(job_file: P
 def test_no_node_takes_from_another_where_code_is() -> None:
     given = {"NCCL_DEBUG": "INFO", "PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": "/nccl"}
     assert shared_variables(given | {"LD_PRELOAD": "/a.so", "PYTHONPATH": "/a", "HF_TOKEN": "t"}) == given
+
+
+def test_a_named_rendezvous_is_listened_at_alone() -> None:
+    with _listen("127.0.0.1", "127.0.0.1", 0, NODES) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+    with _listen("", "127.0.0.1", 0, NODES) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
+    with pytest.raises(BadInput, match="cannot be listened at"), _listen("192.0.2.1", "", 0, NODES):
+        pass
 
 
 def test_who_proves_nothing_is_hung_up_on_and_the_next_one_is_heard(

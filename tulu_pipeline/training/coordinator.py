@@ -143,7 +143,7 @@ class Coordinator:
         names = _node_names(profile)
         host, port = rendezvous(profile)
         address = host or own_address([name for name in names if name != socket.gethostname()])
-        with _listen(address, port, profile) as listener:
+        with _listen(host, address, port, profile) as listener:
             port = listener.getsockname()[1]
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
             self._starters = self._start_nodes(address, port)
@@ -434,9 +434,15 @@ def _node_names(profile: Profile) -> list[str]:
     return []
 
 
-def _listen(address: str, port: int, profile: Profile) -> socket.socket:
+def _listen(host: str, address: str, port: int, profile: Profile) -> socket.socket:
+    """At the address that the profile names; on all interfaces where it names none.
+
+    The own name of a machine is often a loopback address there, which the others do not reach: then on all too.
+    """
     try:
-        return socket.create_server(("", port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+        family, _, _, _, (found, *_) = socket.getaddrinfo(host or address, port, type=socket.SOCK_STREAM)[0]
+        all_interfaces = not host or (host == socket.gethostname() and ip_address(found).is_loopback)
+        return socket.create_server(("" if all_interfaces else found, port), family=family)
     except OSError as error:
         raise BadInput(
             f"port {port} cannot be listened at: {error.strerror}",

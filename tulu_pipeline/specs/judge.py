@@ -10,7 +10,6 @@ from tulu_pipeline.artifacts.canonical import execution_field
 from tulu_pipeline.artifacts.source import Source
 from tulu_pipeline.profile import Slot
 
-
 # Flag of an item that its judge could not be asked about; a table with such items is not complete.
 MISSING = "judge_missing"
 

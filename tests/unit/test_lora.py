@@ -16,6 +16,7 @@ from tulu_pipeline.profile import Profile  # noqa: E402
 from tulu_pipeline.specs.recipe import Lora  # noqa: E402
 from tulu_pipeline.training.adapters import add_adapters, merged_state  # noqa: E402
 from tulu_pipeline.training.attention import row_inputs, use_packed_attention  # noqa: E402
+from tulu_pipeline.training.export import _Answers, _unlike  # noqa: E402
 from tulu_pipeline.training.job import TrainingJob  # noqa: E402
 from tulu_pipeline.training.loading import LoadedModel, load_model  # noqa: E402
 from tulu_pipeline.training.plans import row_boundaries  # noqa: E402
@@ -182,3 +183,19 @@ def test_4_bit_weights_under_zero_3_are_refused_with_what_to_write(bases: dict[s
     with pytest.raises(BadInput) as error:
         loaded(bases["opt"], replace(LORA, quantization="nf4"), replace(PROFILE, zero_stage=3))
     assert "zero_stage = 2" in error.value.fix
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 5e-2], ids=["fp32", "bf16"])
+def test_a_merge_that_did_nothing_is_told_though_the_adapters_are_small(tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    base, change, rounding = (torch.randn((48, 100), generator=generator) for _ in range(3))
+    largest = float(base.abs().max())
+    small = base + change * largest * tolerance / 4.5  # nowhere more than the tolerance
+    answers = _Answers(adapted=small, base=base)
+    noise = rounding * largest * tolerance / 20
+    assert _unlike(small + noise, answers, tolerance) == ""
+    assert _unlike(base, answers, tolerance) == "it is 1.0 of the adapter's way off, and 0.0 off the base"
+    assert "0.8 of the adapter's way off" in _unlike(base + 0.2 * (small - base), answers, tolerance)
+    unmoved = _Answers(adapted=base + noise, base=base)
+    assert _unlike(base, unmoved, tolerance) == "", "what no one can tell from rounding"
+    assert "logits differ by" in _unlike(small + 10 * noise, answers, tolerance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ from tulu_pipeline.training.plans import row_boundaries
 _PROBE_TOKENS = 48
 # Of the largest logit: merged weights are rounded once, where base and adapter were each rounded layer by layer.
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_MEASURABLE = 0.2  # of the tolerance: adapters that move the logits less, in the root of the mean square, do nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Logits (T x V) of the trained model, and of it without its adapters."""
+
+    adapted: torch.Tensor
+    base: torch.Tensor
 
 
 def export_checkpoint(engine: Any, job: TrainingJob, rank: int, loaded: LoadedModel) -> None:
@@ -36,7 +46,11 @@ def export_checkpoint(engine: Any, job: TrainingJob, rank: int, loaded: LoadedMo
         StageFailed: what was written is not the trained model.
     """
     adapted = job.recipe.lora is not None
-    answers_TV = _probe_logits(engine, engine.module, engine.device) if adapted else None
+    answers: _Answers | None = None
+    if adapted:
+        adapted_TV = _probe_logits(engine, engine.module, engine.device)
+        with engine.module.disable_adapter():
+            answers = _Answers(adapted_TV, _probe_logits(engine, engine.module, engine.device))
     # Private, but what accelerate and the Trainer call too; despite its name it keeps the weights' own type.
     three = job.profile.zero_stage == 3
     state = engine._zero3_consolidated_16bit_state_dict() if three else engine.module.state_dict()
@@ -61,7 +75,7 @@ def export_checkpoint(engine: Any, job: TrainingJob, rank: int, loaded: LoadedMo
                     shutil.copyfile(path, job.out / path.name)
         if job.recipe.template == "tulu":
             write_tulu_template(job.out)
-        _check(job, state, tokenizer, answers_TV)
+        _check(job, state, tokenizer, answers)
         emit({"event": "done"})
     dist.barrier()
 
@@ -101,7 +115,27 @@ def _end_ids(job: TrainingJob, tokenizer: Any) -> int | list[int]:
     return sorted({tokenizer.eos_token_id, *own.end_of_turn_ids})
 
 
-def _check(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any, answers_TV: torch.Tensor | None) -> None:
+def _unlike(merged_TV: torch.Tensor, answers: _Answers, tolerance: float) -> str:
+    """How the merged model's answers differ from those of base and adapter; "" where they do not.
+
+    Small adapters move the logits less than the tolerance, so that the base as it was would pass too. However the
+    merged model rounds, it is nearer to the adapted one than to the base.
+    """
+    largest = answers.adapted.abs().max()
+    share = float((merged_TV - answers.adapted).abs().max() / largest)
+    if not share <= tolerance:
+        return f"logits differ by {share:.1e} of the largest from those of base and adapter"
+    moved = float((answers.adapted - answers.base).norm())
+    if moved > tolerance * _MEASURABLE * float(largest) * merged_TV.numel() ** 0.5:
+        from_adapted, from_base = (float((merged_TV - each).norm()) for each in (answers.adapted, answers.base))
+        if not from_adapted < from_base:
+            return (
+                f"it is {from_adapted / moved:.1f} of the adapter's way off, and {from_base / moved:.1f} off the base"
+            )
+    return ""
+
+
+def _check(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any, answers: _Answers | None) -> None:
     reloaded, info = AutoModelForCausalLM.from_pretrained(
         job.out, dtype=DTYPES[job.recipe.dtype], local_files_only=True, output_loading_info=True
     )
@@ -112,11 +146,10 @@ def _check(job: TrainingJob, state: dict[str, torch.Tensor], tokenizer: Any, ans
     ]
     probe = "<|user|>\nTwo words\n<|assistant|>\n"
     same_ids = AutoTokenizer.from_pretrained(job.out)(probe).input_ids == tokenizer(probe).input_ids
-    if answers_TV is not None:
-        difference = _probe_logits(reloaded, reloaded, "cpu") - answers_TV
-        share = float(difference.abs().max() / answers_TV.abs().max())
-        if not share <= _TOLERANCES[DTYPES[job.recipe.dtype]]:
-            wrong["merged"] = f"logits differ by {share:.1e} of the largest from those of base and adapter"
+    if answers is not None:
+        problem = _unlike(_probe_logits(reloaded, reloaded, "cpu"), answers, _TOLERANCES[DTYPES[job.recipe.dtype]])
+        if problem:
+            wrong["merged"] = problem
     if wrong or wrong_tensors or not same_ids:
         raise StageFailed(
             f"the exported checkpoint is not the trained model: {wrong or wrong_tensors or 'its tokenizer differs'}",

@@ -19,6 +19,7 @@ from tasks.recover import RECOVER, RecoverParams
 from tasks.tabulate import TABULATE, TabulateParams, data_input, replies_input, training_input
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
 from tulu_pipeline.artifacts.versions import VersionsLock
+from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.models import llama, tulu
 from tulu_pipeline.reporting.data_table import DataRow
 from tulu_pipeline.reporting.table import TableColumn, TableRow
@@ -79,6 +80,7 @@ class _Compiler:
         self.answers = AnswersGraph(experiment, self.data)
 
     def table(self) -> Artifact:
+        self._refuse_unknown_names()
         rows: list[TableRow] = []
         inputs: dict[str, Artifact] = {}
         for model in self.experiment.models:
@@ -128,6 +130,22 @@ class _Compiler:
             length=self.answers.judged_twice(),
         )
         return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
+
+    def _refuse_unknown_names(self) -> None:
+        """A misspelled exception would silently be none: another judge, all items, another recipe."""
+        experiment = self.experiment
+        metrics = [setting.metric for _, setting in self.answers.asked()]
+        mixtures = [mixture.name for mixture in experiment.mixtures]
+        for field, named, kind, known in (
+            ("judges", experiment.judges, "metric", metrics),
+            ("item_limit", experiment.item_limit, "metric", metrics),
+            ("recipes", experiment.recipes, "mixture", mixtures),
+        ):
+            for name in named:
+                if name not in known:
+                    hint = unknown_name(kind, name, known)
+                    where = f"{field} of experiment `{experiment.name}`"
+                    raise BadInput(f"it has no {kind} `{name}`", where, hint.fix)
 
     def finetuned(self, model: PretrainedModel, base: Artifact, mixture: Mixture) -> Artifact:
         """The base model tuned on a mixture: an ordered list of tokenized components; nothing is copied."""

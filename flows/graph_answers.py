@@ -14,6 +14,7 @@ from tasks.judge import JUDGE, JudgeParams
 from tasks.score import SCORE, ScoreParams
 from tasks.tabulate import completions_input, score_input
 from tulu_pipeline.artifacts.artifact import Artifact, ObjectRef
+from tulu_pipeline.artifacts.source import LocalFile, Source
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.benchmark import Benchmark, Setting
@@ -143,6 +144,7 @@ class AnswersGraph:
                 options=setting.options,
                 item_limit=self.experiment.item_limit.get(setting.metric),
                 missing_are_empty=recorded.missing_are_empty,
+                called=_called(recorded.outputs[benchmark.name]),
                 definition=benchmark,
             )
             self._imported[cell] = Artifact(
@@ -236,3 +238,7 @@ def _prompts(benchmark: Benchmark) -> ObjectRef:
 
 def _scorers(benchmark: Benchmark) -> ObjectRef:
     return ObjectRef(name=f"{benchmark.name} scorers", version=benchmark.scorer_version, module=benchmark.module)
+
+
+def _called(outputs: Source) -> str:
+    return outputs.path if isinstance(outputs, LocalFile) else ""

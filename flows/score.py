@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flows.catalog import BENCHMARKS, find_tokenizer
 from flows.graph import graph_of
@@ -103,3 +105,16 @@ def items_of(benchmark: Benchmark, store: str | None = None) -> dict[str, list[I
         return benchmark.items(files, setting)
 
     return {setting.metric: list(asked(setting)) for setting in benchmark.settings if not setting.same_completions_as}
+
+
+def stored_scores(session: Session) -> list[dict[str, Any]]:
+    """What was scored: the folder of each score, and its `metrics.json`; none of what could not be."""
+    planned = prepare_graph(session.request, session.experiment, session.graph)
+    found = []
+    for name, node in planned.plan.nodes.items():
+        if node.artifact.stage.name == "score" and node.manifest is not None:
+            folder = Path(session.store.path(node.manifest))
+            found.append(
+                {"name": name, "folder": str(folder), "metrics": json.loads((folder / "metrics.json").read_text())}
+            )
+    return found

@@ -21,6 +21,7 @@ class ImportParams:
         item_limit: number of items taken, spread evenly over the groups; None takes all.
         missing_are_empty: an item without an output counts as an empty answer.
         definition: the benchmark itself; its prompt version is what enters the key.
+        called: what people know the file of outputs by.
     """
 
     benchmark: str
@@ -29,6 +30,7 @@ class ImportParams:
     item_limit: int | None = None
     missing_are_empty: bool = False
     definition: Benchmark | None = execution_field(default=None)
+    called: str = execution_field(default="")
 
 
 def run_import(job: Job[ImportParams], ctx: RunContext) -> Metrics:
@@ -45,7 +47,7 @@ def run_import(job: Job[ImportParams], ctx: RunContext) -> Metrics:
     files, setting = benchmark.files(job.input("benchmark")), benchmark.setting(params.metric)
     items = select(lambda: benchmark.items(files, setting), params.item_limit)
     (outputs,) = (path for path in job.input("outputs").iterdir() if path.is_file())
-    completions = recorded_completions(outputs, items, missing_are_empty=params.missing_are_empty)
+    completions = recorded_completions(outputs, items, missing_are_empty=params.missing_are_empty, called=params.called)
     return {"items": write_lines(job.out / "completions.jsonl", completions)}
 
 

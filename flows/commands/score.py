@@ -30,7 +30,7 @@ def score(
     as_json: options.AsJson = False,
 ) -> None:
     from flows.progress import Bars
-    from flows.score import score_session
+    from flows.score import score_session, stored_scores
     from flows.session import run_session
     from tulu_pipeline.artifacts.run import local_threads
 
@@ -42,7 +42,7 @@ def score(
         with local_threads() as submit:
             result = run_session(session, submit)
     if as_json:
-        print_json(result.to_json())
+        print_json(result.to_json() | {"scores": stored_scores(session)})
     else:
         print_result(session, result)
     if result.failed:

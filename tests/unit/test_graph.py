@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tulu_pipeline.artifacts.artifact import Graph
 from tulu_pipeline.artifacts.canonical import to_plain
 from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.judge import FalseEvaluator
 from tulu_pipeline.specs.mixture import Component, Mixture
 from tulu_pipeline.specs.recipe import Recipe
 
@@ -184,3 +186,16 @@ def test_the_table_is_given_what_was_said_of_each_judged_answer() -> None:
     assert len(judged) == 6
     for cell in judged:
         assert table.inputs[f"replies:{cell}"] is table.inputs[f"score:{cell}"].inputs["replies"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"judges": {"alpaca_evl": FalseEvaluator()}}, "it has no metric `alpaca_evl`"),
+        ({"item_limit": {"gsm_cott": 3}}, "it has no metric `gsm_cott`"),
+        ({"recipes": {"one": Recipe()}}, "it has no mixture `one`"),
+    ],
+)
+def test_an_exception_for_what_is_not_there_is_an_error(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        graph_of(dataclasses.replace(find_experiment("demo"), **changes))

@@ -129,7 +129,7 @@ def test_what_cannot_work_is_refused_and_says_what_to_write(
     [
         (
             Recipe(conversations_per_step=16),
-            Profile(layout="padded", ranks=8, nodes=2, micro_batch_conversations=4),
+            Profile(layout="padded", ranks=8, launcher="torchrun", nodes=2, micro_batch_conversations=4),
             {},
             "12 of 16 ranks have nothing to do",
         ),

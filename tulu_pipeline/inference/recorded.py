@@ -20,32 +20,35 @@ _SHOWN = 5
 _UNLIKELY = -100.0  # log probability of a letter that was not chosen; JSON has no infinity
 
 
-def recorded_completions(path: Path, items: Iterable[Item], *, missing_are_empty: bool = False) -> Iterator[Completion]:
+def recorded_completions(
+    path: Path, items: Iterable[Item], *, missing_are_empty: bool = False, called: str = ""
+) -> Iterator[Completion]:
     """The completion of each item, in the order of the items.
 
     Args:
         path: of the recorded outputs.
         items: what was asked.
         missing_are_empty: what an item without an output gets: an empty completion, or an error.
+        called: what errors call the file; "" for its path.
 
     Raises:
         BadInput: broken JSON, a row without its fields, two outputs of one item, an output of no item, an item without
             an output. Raised before anything is yielded.
     """
-    asked = list(items)
-    found = _by_item(path, {item.item_id: item for item in asked})
+    asked, called = list(items), called or str(path)
+    found = _by_item(path, called, {item.item_id: item for item in asked})
     lacking = [item.item_id for item in asked if item.item_id not in found]
     if lacking and not missing_are_empty:
         shown = ", ".join(f"`{each}`" for each in lacking[:_SHOWN]) + (", …" if len(lacking) > _SHOWN else "")
         raise BadInput(
             f"no output for {len(lacking)} of {len(asked)} items: {shown}",
-            str(path),
+            called,
             "add their rows, or ask fewer items",
         )
     for item in asked:
         texts = found.get(item.item_id, ("",))
         if item.choices:
-            yield _chosen(item, texts[0].strip(), str(path))
+            yield _chosen(item, texts[0].strip(), called)
             continue
         yield Completion(
             item_id=item.item_id, texts=texts, finish_reasons=("stop",) * len(texts), prompt=item.prompts[0]
@@ -60,10 +63,10 @@ def _chosen(item: Item, letter: str, where: str) -> Completion:
     return Completion(item_id=item.item_id, choice_logprobs=logprobs, prompt=item.prompts[0])
 
 
-def _by_item(path: Path, items: Mapping[str, Item]) -> dict[str, tuple[str, ...]]:
+def _by_item(path: Path, called: str, items: Mapping[str, Item]) -> dict[str, tuple[str, ...]]:
     by_instruction = {item.prompts[0]: item.item_id for item in items.values()}
     found: dict[str, tuple[str, ...]] = {}
-    for where, row in _rows(path):
+    for where, row in _rows(path, called):
         if "item_id" in row:
             item_id, output = row["item_id"], row.get("completion")
             if item_id not in items:
@@ -82,18 +85,18 @@ def _by_item(path: Path, items: Mapping[str, Item]) -> dict[str, tuple[str, ...]
     return found
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(path: Path, called: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with its place; a file that begins with `[` is one JSON list."""
     with path.open(encoding="utf-8") as lines:
         first = next((line for line in lines if line.strip()), "")
         lines.seek(0)
         if first.lstrip().startswith("["):
             rows: Iterable[tuple[str, Any]] = (
-                (f"{path}, row {index}", row) for index, row in enumerate(_parsed(lines.read(), str(path)))
+                (f"{called}, row {index}", row) for index, row in enumerate(_parsed(lines.read(), called))
             )
         else:
             numbered = ((number, line) for number, line in zip(itertools.count(1), lines, strict=False) if line.strip())
-            rows = ((f"{path}:{number}", _parsed(line, f"{path}:{number}")) for number, line in numbered)
+            rows = ((f"{called}:{number}", _parsed(line, f"{called}:{number}")) for number, line in numbered)
         for where, row in rows:
             if not isinstance(row, dict):
                 raise BadInput(f"a {type(row).__name__}, not an object", where, "write one JSON object for each item")

@@ -95,6 +95,14 @@ def _check_profile(recipe: Recipe, profile: Profile, device: str, found: Finding
                 fix="write zero_stage = 2 or lower: 4-bit weights take an eighth of fp32's room anyway",
             )
         )
+    if profile.nodes > 1 and profile.launcher == "local":
+        found.errors.append(
+            Problem(
+                what=f"{profile.nodes} nodes with the launcher `local`, which starts one",
+                where=where,
+                fix="write launcher = `hostfile`, `torchrun` or `slurm`, or nodes = 1",
+            )
+        )
     if profile.offload and profile.zero_stage == 0:
         found.errors.append(
             Problem(

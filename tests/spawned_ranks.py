@@ -16,7 +16,7 @@ from training_runs import PROFILE, RECIPE
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.record import StepRecord, read_steps
-from tulu_pipeline.training.state import newest_state, state_identity
+from tulu_pipeline.training.state import newest_state, saved_steps, state_folder, state_identity
 from tulu_pipeline.training.zero import deepspeed_config
 
 
@@ -42,7 +42,8 @@ def make_job(folder: Path, model: Path, tokens: Path, profile: Profile = PROFILE
 def run_jobs(jobs: list[TrainingJob]) -> None:
     """Run trainings of equally many ranks, one after the other.
 
-    One that saves its state is run once more from there; what it recorded the first time is then `first.jsonl`.
+    One that saves its state is run once more from the last state but the one at its end; what it recorded the first
+    time is then `first.jsonl`.
 
     Raises:
         AssertionError: one of them failed; its folder holds the error.
@@ -69,6 +70,7 @@ def _rank(rank: int, jobs: list[TrainingJob], port: int) -> None:
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(jobs[0].ranks)} | where)
     import deepspeed
     import torch
+    import torch.distributed as dist
 
     from tulu_pipeline.training.train import train
 
@@ -84,10 +86,13 @@ def _rank(rank: int, jobs: list[TrainingJob], port: int) -> None:
     )
     for job in jobs:
         try:
-            train(job, rank)
+            saving = replace(job.profile, checkpoints_kept=2)
+            train(job.model_copy(update={"profile": saving}), rank)
             if job.profile.checkpoint_every_steps:
                 if rank == 0:
                     shutil.copyfile(job.work / "steps.jsonl", job.work / "first.jsonl")
+                    shutil.rmtree(state_folder(job.work, max(saved_steps(job.work))))
+                dist.barrier()
                 state, _ = newest_state(job.work, state_identity(job.ranks, job.profile.zero_stage))
                 train(job.model_copy(update={"resume": state}), rank)
         except Exception:

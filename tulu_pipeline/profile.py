@@ -38,7 +38,7 @@ class Profile:
         micro_batch_conversations: conversations per rank and forward pass of the layout `padded`.
         row_tokens: tokens per rank and forward pass of the layout `step`, or what the longest conversation may have
             if that is more; 0 is `micro_batch_conversations` of the longest.
-        checkpoint_every_steps: resumable trainer state is saved this often; 0 never.
+        checkpoint_every_steps: resumable trainer state is saved this often, and after the last step; 0 never.
         checkpoint_every_minutes: and so long after the last time; 0 never.
         checkpoints_kept: saved states kept at most, the newest.
         stop_seconds: a run that is asked to end (SIGTERM) waits so long for trainings to finish their step and save.

@@ -16,6 +16,7 @@ from training_runs import (
     PROFILE,
     RECIPE,
     STEPS,
+    states_of,
     steps_of,
     train,
     without_compiler,
@@ -138,6 +139,27 @@ def test_a_rank_that_fails_ends_the_training_with_its_own_words(model: Path, tok
         train(tmp_path, model, broken, PROFILE)
     assert "train.log" in caught.value.where
     assert left_behind(tmp_path) == []
+
+
+def test_a_gradient_that_is_no_number_ends_the_training_before_it_is_saved(
+    model: Path, tokens: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "model"
+    shutil.copytree(model, base)
+    weights = load_file(base / "model.safetensors")
+    # The logits are what they were; the gradient of the output head has squares that no float holds.
+    weights["model.norm.weight"] *= 1e30
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"] * 1e-30
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    profile = replace(PROFILE, checkpoint_every_steps=1)
+    with pytest.raises(StageFailed, match=r"the gradient is no finite number at step 1, where the loss is \d"):
+        train(tmp_path, base, tokens, profile, dtype="bf16")
+    assert states_of(tmp_path) == []
+    assert steps_of(tmp_path) == []
 
 
 def test_a_model_without_a_pad_token_gets_one_more_row(model: Path, tokens: Path, tmp_path: Path) -> None:

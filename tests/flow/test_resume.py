@@ -136,7 +136,7 @@ def goes_on_after(
 @pytest.fixture(scope="module")
 def zero2(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[int, int]], Path]:
     """Three kills. States come seldom at first, so that much is done twice."""
-    seldom, often = (replace(PROFILE, checkpoint_every_steps=steps) for steps in (25, 7))
+    seldom, often = (replace(PROFILE, checkpoint_every_steps=steps, checkpoints_kept=2) for steps in (25, 7))
     kills = [(kill_run, 45, seldom), (kill_a_rank, 30, often), (kill_run, 40, often)]
     return goes_on_after(kills, tmp_path_factory.mktemp("zero2"), model, tokens)
 
@@ -162,7 +162,24 @@ def test_after_kills_under_zero_2_every_loss_is_the_same_digit_for_digit(
     assert repeated[0][0] == 25
     assert repeated[0][1] >= 20, "little was done twice, so little was compared"
     assert [state % 7 for state, _ in repeated[1:]] == [0, 0]
-    assert len(states_of(folder)) == 1
+    assert states_of(folder) == ["step-56", f"step-{STEPS}"]
+
+
+def without_the_last_state(folder: Path) -> None:
+    """As if the training had been killed before its last step."""
+    shutil.rmtree(folder / "work" / "state" / f"step-{STEPS}")
+
+
+def test_a_training_that_is_done_but_for_its_export_does_that_alone(
+    zero2: tuple[list[tuple[int, int]], Path], model: Path, tokens: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(zero2[1] / "work", tmp_path / "work")
+    before = losses_of(tmp_path)
+    metrics = train(tmp_path, model, tokens, PROFILE)
+    assert metrics["resumed_from_step"] == metrics["steps"] == STEPS
+    assert losses_of(tmp_path) == before
+    exported, wanted = (folder / "out" / "model.safetensors" for folder in (tmp_path, zero2[1]))
+    assert exported.read_bytes() == wanted.read_bytes()
 
 
 def test_after_a_kill_and_a_polite_stop_under_zero_3_too(zero3: tuple[list[tuple[int, int]], Path]) -> None:
@@ -179,8 +196,11 @@ def moved(
     """The last steps of two ranks of ZeRO-2 once more with one; the last of those with two of ZeRO-3; one of ZeRO-1."""
     folder = tmp_path_factory.mktemp("moved")
     shutil.copytree(zero2[1] / "work", folder / "work")
-    one = train(folder, model, tokens, replace(PROFILE, ranks=1, checkpoint_every_steps=2))
-    two = train(folder, model, tokens, replace(PROFILE, zero_stage=3, checkpoint_every_steps=1))
+    without_the_last_state(folder)
+    one = train(folder, model, tokens, replace(PROFILE, ranks=1, checkpoint_every_steps=2, checkpoints_kept=2))
+    without_the_last_state(folder)
+    two = train(folder, model, tokens, replace(PROFILE, zero_stage=3, checkpoint_every_steps=1, checkpoints_kept=2))
+    without_the_last_state(folder)
     again = train(folder, model, tokens, replace(PROFILE, ranks=1, zero_stage=1, checkpoint_every_steps=0))
     return folder, [one, two, again]
 
@@ -205,6 +225,7 @@ def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(
     from tulu_pipeline.training.conversion import convert_state
 
     shutil.copytree(zero2[1] / "work", tmp_path / "work")
+    without_the_last_state(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()}
     one_rank = state_identity(1, 2)
     for point in (0, 5, 50, 200, 300, 400):
@@ -250,7 +271,7 @@ exit $code
     assert 1 <= metrics["saves_failed"] < STEPS // 5 - 1
     assert told
     assert "step 5 is not saved, going on: rank 0: No space left on device" in output(tmp_path)
-    assert [path.name for path in after.iterdir()] == [f"step-{STEPS - 5}"]
+    assert [path.name for path in after.iterdir()] == [f"step-{STEPS}"]
 
 
 @pytest.mark.soak

@@ -80,9 +80,15 @@ class Checkpoints:
         minutes = self._job.profile.checkpoint_every_minutes
         return self._rank == 0 and minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
-    def due(self, step: int) -> bool:
-        """Whether to save after `step` steps, whatever the clock says."""
-        every = self._job.profile.checkpoint_every_steps
+    def due(self, step: int, *, last: bool) -> bool:
+        """Whether to save after `step` steps, whatever the clock says; after the `last` in any case.
+
+        An export that fails is then repeated, and nothing else.
+        """
+        profile = self._job.profile
+        every = profile.checkpoint_every_steps
+        if last:
+            return bool(every or profile.checkpoint_every_minutes)
         return bool(every) and step % every == 0
 
     def save(self, step: int, recorder: Recorder | None) -> bool:

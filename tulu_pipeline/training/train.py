@@ -39,7 +39,8 @@ def train(job: TrainingJob, rank: int) -> None:
     """Train and export; all ranks call this together.
 
     Raises:
-        StageFailed: the loss is no number, the saved state cannot be read, the export is not the trained model.
+        StageFailed: the loss or its gradient is no number, the saved state cannot be read, the export is not the
+            trained model.
         BadInput: nothing to train on, or the model does not fit the layout.
     """
     recipe = job.recipe
@@ -103,16 +104,24 @@ def train(job: TrainingJob, rank: int) -> None:
         # Dropout is a function of the step, so there is no state of it to save.
         torch.manual_seed(recipe.seed + 1_000_003 * (1 + step * job.ranks + rank))
         part = _optimizer_step(engine, batches, rate, job.ranks, kernels.head)
+        grad_norm = engine.get_global_grad_norm()
         seen = over_ranks(
             part,
             rank=rank,
             ranks=job.ranks,
             data_seconds=waited,
-            wishes=(checkpoints.time_is_up(), requests.asked()),
+            wishes=(
+                checkpoints.time_is_up(),
+                requests.asked(),
+                grad_norm is not None and not math.isfinite(grad_norm),
+            ),
         )
-        time_is_up, stop = seen.wishes
+        time_is_up, stop, gradient_broke = seen.wishes  # all ranks go the same way
         if not math.isfinite(seen.loss):
             raise StageFailed(f"the loss is {seen.loss} at step {step + 1}", str(job.model), "lower the learning rate")
+        if gradient_broke:  # DeepSpeed would skip the step, or not even that
+            what = f"the gradient is no finite number at step {step + 1}, where the loss is {seen.loss:g}"
+            raise StageFailed(what, str(job.model), "lower the learning rate, or see what that step trains on")
         if recorder is not None:
             record = meter.record(
                 step + 1,
@@ -129,9 +138,8 @@ def train(job: TrainingJob, rank: int) -> None:
                 emit({"event": "step", "total": steps.total, **asdict(record)})
         if held_out.due(step + 1, steps.total) and not stop:
             look(step + 1)  # before the state is saved: what goes on from there has this behind it
-        saved = (stop or (step + 1 < steps.total and (time_is_up or checkpoints.due(step + 1)))) and checkpoints.save(
-            step + 1, recorder
-        )
+        due = time_is_up or checkpoints.due(step + 1, last=step + 1 == steps.total)
+        saved = (stop or due) and checkpoints.save(step + 1, recorder)
         if stop:
             if recorder is not None:
                 recorder.close()

@@ -53,7 +53,8 @@ def deepspeed_config(recipe: Recipe, profile: Profile, *, universal: bool = Fals
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.clip_norm,
-        "bf16": {"enabled": recipe.dtype == "bf16"},
+        # A gradient that is no finite number ends the training (`train.py`): DeepSpeed need not look for one itself.
+        "bf16": {"enabled": recipe.dtype == "bf16", "check_grad_overflow": False},
         "data_types": summed,
         "checkpoint": {"load_universal": universal},
         "optimizer": {

@@ -57,8 +57,8 @@ class Profile:
         threads_per_rank: OpenMP threads of each rank.
         engine_cache_gib: key-value cache of the generation engine on a CPU.
         gpu_memory_share: share of GPU memory the generation engine may take.
-        gpu: what its GPUs are called, such as `NVIDIA H100 80GB HBM3`, and `gpu_memory_gib` what each has: for estimates
-            on a machine that has none.
+        gpu: what its GPUs are called, such as `NVIDIA H100 80GB HBM3`, and `gpu_memory_gib` what each has: for
+            estimates on a machine that has none.
         cpu_slots: stages that may run side by side on the CPU, and processes that tokenizing one large mixture may
             take; likewise gpu_slots and api_slots. A finetuning and an engine take all GPUs, so one GPU slot is right
             unless a profile gives them fewer ranks.

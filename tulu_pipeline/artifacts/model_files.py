@@ -61,7 +61,7 @@ def model_files(names: Iterable[str], part: ModelPart = "whole") -> list[str]:
         if not has_tokenizer(there):
             raise NoModel(
                 "has neither `tokenizer.json` nor `vocab.json`",
-                'take part="weights" of it, and the sources of a tokenizer beside it: `{**weights, **TOKENIZER.sources}`',
+                'take part="weights" of it, and a tokenizer\'s sources beside it: `{**weights, **TOKENIZER.sources}`',
             )
         chosen |= there & TOKENIZER_FILES
     return sorted(chosen)

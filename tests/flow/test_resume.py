@@ -219,6 +219,7 @@ def test_other_ranks_and_another_stage_go_on_with_the_same_losses(
     assert states_of(folder) == ["step-59", "step-59-universal"]
 
 
+@pytest.mark.soak  # it forks a process that has torch's threads, which may never come back: by itself it does
 def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(
     zero2: tuple[list[tuple[int, int]], Path], tmp_path: Path
 ) -> None:

@@ -17,8 +17,7 @@ from tulu_pipeline.specs.benchmark import Benchmark, Item
 from tulu_pipeline.specs.judge import Execution
 
 if TYPE_CHECKING:
-    from tulu_pipeline.sandbox.program import Program
-    from tulu_pipeline.sandbox.records import Executed
+    from tulu_pipeline.sandbox.program import Executed, Program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +43,19 @@ def run_execute(job: Job[ExecuteParams], ctx: RunContext) -> Metrics:
         MissingOnMachine: no sandbox here, and the run is not told to do without.
         StageFailed: the sandbox broke; the verdicts so far are kept.
     """
+    from tulu_pipeline.artifacts.append_file import AppendFile, read_appended
     from tulu_pipeline.sandbox.pool import run_programs
-    from tulu_pipeline.sandbox.records import VerdictFile
+    from tulu_pipeline.sandbox.program import Executed
     from tulu_pipeline.sandbox.tiers import best_tier
 
     tier, seconds = best_tier(unsafe_code=ctx.unsafe_code), job.params.execution.timeout_seconds
     job.work.mkdir(parents=True, exist_ok=True)
     total = len({program.program_id for program in _programs(job)})
-    with VerdictFile(job.work / "verdicts.jsonl") as kept:
+    records = job.work / "verdicts.jsonl"
+    found = {each.verdict.program_id: each for each in read_appended(records, Executed)}
+    with AppendFile(records, Executed) as kept:
         # The same text is the same program, and models repeat themselves.
-        open_ = {each.program_id: each for each in _programs(job) if each.program_id not in kept.found}
+        open_ = {each.program_id: each for each in _programs(job) if each.program_id not in found}
         verdicts = run_programs(
             open_.values(),
             timeout_seconds=seconds,
@@ -63,9 +65,9 @@ def run_execute(job: Job[ExecuteParams], ctx: RunContext) -> Metrics:
             on_process=ctx.on_child,
         )
         for verdict in verdicts:
-            kept.add(verdict, tier)
-            ctx.progress(job.name, len(kept.found), total, "programs")
-        found = kept.found
+            found[verdict.program_id] = executed = Executed(tier=tier, verdict=verdict)
+            kept.add(executed)
+            ctx.progress(job.name, len(found), total, "programs")
     write_lines(job.out / "replies.jsonl", _replies(job, found))
     _write_details(job, found)
     return _counts(job, found)

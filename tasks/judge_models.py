@@ -27,7 +27,7 @@ def classify_toxicity(job: Job[Any], ctx: RunContext, judge: ToxicityClassifier,
     Raises:
         StageFailed: the classifier ended; what it said is kept and not asked again.
     """
-    from tulu_pipeline.artifacts.append_file import AppendFile
+    from tulu_pipeline.artifacts.append_file import read_appended
     from tulu_pipeline.artifacts.children import run_child
     from tulu_pipeline.judging.toxicity import Classified, ClassifierJob, Text
 
@@ -46,10 +46,9 @@ def classify_toxicity(job: Job[Any], ctx: RunContext, judge: ToxicityClassifier,
     )
     description.write_bytes(to_line(work))
     command = [sys.executable, "-m", "tulu_pipeline.judging.toxicity_worker", str(description)]
-    if not distinct.keys() <= _known(records):
+    if not distinct.keys() <= {each.sha256 for each in read_appended(records, Classified)}:
         run_child(command, ctx=ctx, log=log, env={"HF_HUB_OFFLINE": "1"}, on_event=_tell(ctx, "texts"))
-    with AppendFile(records, Classified) as file:
-        found = {each.sha256: each for each in file.found}
+    found = {each.sha256: each for each in read_appended(records, Classified)}
     counts = {"toxic": 0, "empty": 0, "read_in_part": 0}
 
     def replies() -> Iterator[Reply]:
@@ -64,14 +63,6 @@ def classify_toxicity(job: Job[Any], ctx: RunContext, judge: ToxicityClassifier,
 
     total = write_lines(job.out / "replies.jsonl", replies())
     return {"replies": total, "distinct": len(distinct), **counts}
-
-
-def _known(records: Path) -> set[str]:
-    from tulu_pipeline.artifacts.append_file import AppendFile
-    from tulu_pipeline.judging.toxicity import Classified
-
-    with AppendFile(records, Classified) as file:
-        return {each.sha256 for each in file.found}
 
 
 def judge_truth(job: Job[Any], ctx: RunContext, judge: TruthJudges, answered: Answered) -> Metrics:

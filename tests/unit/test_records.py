@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tulu_pipeline.artifacts.append_file import AppendFile, read_appended
 from tulu_pipeline.artifacts.json_lines import write_lines
 from tulu_pipeline.errors import StageFailed
-from tulu_pipeline.inference.records import Question, Record, RecordFile, answered, completions, read_records
+from tulu_pipeline.inference.records import Question, Record, answered, completions
 
 QUESTIONS = [Question(item_id=f"q{number}", prompts=(f"How much is {number} + 1?",)) for number in range(5)]
 
@@ -27,7 +28,7 @@ def record(number: int, text: str, sample: int = 0) -> Record:
 
 
 def fill(path: Path, records: list[Record]) -> bytes:
-    with RecordFile(path) as file:
+    with AppendFile(path, Record) as file:
         for each in records:
             file.add(each)
     return path.read_bytes()
@@ -41,7 +42,7 @@ def test_a_file_cut_at_any_byte_goes_on_from_its_last_whole_record(
     records = [record(number, text) for number, text in enumerate(texts)]
     whole = fill(path, records)
     path.write_bytes(whole[:cut])
-    kept = list(read_records(path))
+    kept = list(read_appended(path, Record))
     assert kept == records[: whole[:cut].count(b"\n")]
     assert fill(path, records[len(kept) :]) == whole
 

@@ -1,26 +1,17 @@
-"""What an engine has answered so far, kept item by item so that a kill loses at most the item under way.
-
-A record file is append-only: one JSON line per sample, never rewritten. What a kill left unfinished at its end is cut
-off when the file is opened again; everything before stays byte for byte.
-"""
+"""What an engine has answered so far, kept sample by sample (`artifacts.append_file`)."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tulu_pipeline.artifacts.append_file import read_appended
 from tulu_pipeline.artifacts.canonical import added_field, canonical_json, sha256_text
-from tulu_pipeline.artifacts.json_lines import from_line, read_lines, to_line
-from tulu_pipeline.errors import BadInput, StageFailed
+from tulu_pipeline.artifacts.json_lines import read_lines
+from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.specs.benchmark import Completion
 from tulu_pipeline.tokens.control_tokens import Prompt
-
-_SYNC_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,47 +54,11 @@ class Record:
     choice_logprobs: Mapping[str, float] = field(default_factory=dict)
 
 
-class RecordFile:
-    """Appends records; a context manager. One writer at a time (the artifact's lease sees to it)."""
-
-    def __init__(self, path: Path) -> None:
-        keep = sum(len(line) for line, _ in _whole_lines(path))
-        self._file = path.open("ab")
-        self._file.truncate(keep)
-        self._synced = time.monotonic()
-
-    def add(self, record: Record) -> None:
-        """Append one record. It survives a kill of this process at once, a power cut within half a second."""
-        self._file.write(to_line(record))
-        self._file.flush()
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._sync()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._sync()
-        self._file.close()
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """The whole records of a file, up to the first line that a kill left broken; none where there is no file."""
-    for _, record in _whole_lines(path):
-        yield record
-
-
 def answered(path: Path, questions: Mapping[str, str]) -> dict[tuple[str, int], Record]:
     """Records by (item, sample) that answer `questions` (item id to digest); others are stale and left out."""
     return {
         (record.item_id, record.sample): record
-        for record in read_records(path)
+        for record in read_appended(path, Record)
         if questions.get(record.item_id) == record.question_sha256
     }
 
@@ -135,17 +90,3 @@ def completions(questions: Path, records: Path, samples: int) -> Iterator[Comple
             prompt_tokens=whole[0].prompt_tokens,
             prompt_index=whole[0].prompt_index,
         )
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[bytes, Record]]:
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                record = from_line(line, Record, f"{path}:{number}")
-            except BadInput:
-                return
-            yield line, record

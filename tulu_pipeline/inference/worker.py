@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tulu_pipeline.artifacts.append_file import AppendFile
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
 from tulu_pipeline.errors import StageFailed, TuluError
 from tulu_pipeline.inference.engine import Engine, Failed, Finished, Request, load_engine
 from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
 from tulu_pipeline.inference.prompts import Prepared, Room, choice_ids, prepare
-from tulu_pipeline.inference.records import Question, Record, RecordFile, answered
+from tulu_pipeline.inference.records import Question, Record, answered
 from tulu_pipeline.inference.sampling import request_seed
 from tulu_pipeline.specs.benchmark import Sampling
 from tulu_pipeline.tokens.tokenizer import ChatTokenizer, load_tokenizer
@@ -71,7 +72,7 @@ def answer(job: BenchmarkJob, engine: Engine, tokenizer: ChatTokenizer) -> int:
     asked = {_request_id(each, sample): (each, sample) for each, sample in wanted}
     progress = _Progress(job.name, done=len(known), total=len(questions) * len(samples))
     failures: list[str] = []
-    with RecordFile(job.records) as records:
+    with AppendFile(job.records, Record) as records:
         for result in engine.submit(_requests(asked, job.sampling, tokenizer)):
             each, sample = asked[result.request_id]
             if isinstance(result, Failed):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tulu_pipeline.artifacts.append_file import AppendFile
+from tulu_pipeline.artifacts.append_file import AppendFile, read_appended
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
 from tulu_pipeline.errors import BadInput, StageFailed
@@ -81,8 +81,8 @@ def run(job: ClassifierJob) -> None:
     started = time.monotonic()
     classifier = Classifier(job.model, max_length_tokens=job.max_length_tokens, gpu=job.gpu)
     emit({"event": "loaded", "seconds": round(time.monotonic() - started, 2)})
+    known = {record.sha256 for record in read_appended(job.records, Classified)}
     with AppendFile(job.records, Classified) as records:
-        known = {record.sha256 for record in records.found}
         done = len(texts) - len(still := [text for text in texts if text.sha256 not in known])
         for verdict in classifier.classify(still, job.batch):
             records.add(verdict)

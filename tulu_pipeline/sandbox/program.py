@@ -53,3 +53,11 @@ class Verdict:
     def passed(self) -> bool:
         """Whether it came to its end."""
         return self.outcome == "passed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """A verdict and the tier it was reached in."""
+
+    tier: Tier
+    verdict: Verdict

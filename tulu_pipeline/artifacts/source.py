@@ -10,8 +10,11 @@ Builtin       made by a function of this project
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from tulu_pipeline.errors import BadInput
@@ -42,6 +45,11 @@ class PinnedFile:
     def descriptor(self) -> dict[str, Any]:
         """The hash alone where it is known: moving the file moves no key."""
         return {"sha256": self.sha256} if self.sha256 else {"url": self.url}
+
+
+def pinned_files(pins: Path, url: Callable[[str], str]) -> dict[str, PinnedFile]:
+    """The files that a JSON file of names and hashes lists; `url` gives the address of a name."""
+    return {name: PinnedFile(url=url(name), sha256=sha256) for name, sha256 in json.loads(pins.read_text()).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.artifacts.source import PinnedFile
+from tulu_pipeline.artifacts.source import pinned_files
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.scoring.answers import (
     announced,
@@ -45,6 +45,7 @@ from tulu_pipeline.scoring.flags import text_flags
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
 
 _ROOT = "https://raw.githubusercontent.com/suzgunmirac/BIG-Bench-Hard/9ee07bd481feebf959a6b59d61ea57bdcf30964d"
+_PINS = Path(__file__).with_name("pins") / "bbh.json"
 _SAMPLING = Sampling(max_new_tokens=512, stop=("\n\n",))
 _PAPER_SUBSET = 40
 _SUBSET_SEED = 42
@@ -138,11 +139,6 @@ def _examples(path: Path) -> list[tuple[str, str]]:
         ) from error
 
 
-def _pinned() -> dict[str, PinnedFile]:
-    pins = json.loads(Path(__file__).with_name("pins").joinpath("bbh.json").read_text())
-    return {name: PinnedFile(url=f"{_ROOT}/{name}", sha256=sha256) for name, sha256 in pins.items()}
-
-
 BENCHMARK = Benchmark(
     name="bbh",
     module=__name__,
@@ -151,7 +147,7 @@ BENCHMARK = Benchmark(
     "arXiv:2210.09261",
     license="MIT",
     url="https://github.com/suzgunmirac/BIG-Bench-Hard",
-    sources=_pinned(),
+    sources=pinned_files(_PINS, lambda name: f"{_ROOT}/{name}"),
     settings=(
         Setting(
             metric="bbh_direct",

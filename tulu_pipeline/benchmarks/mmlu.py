@@ -25,12 +25,11 @@ A worked example, as the contract test runs it: log probabilities {A: -1.2, B: -
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.artifacts.source import PinnedFile
+from tulu_pipeline.artifacts.source import pinned_files
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.scoring.multiple_choice import chosen
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
@@ -39,6 +38,7 @@ LETTERS = ("A", "B", "C", "D")
 _ROOT = (
     "https://raw.githubusercontent.com/aiomodel/chain-of-thought-hub/d370edcd73d2ef5d8ca83f13ddb3c46c97925333/MMLU/data"
 )
+_PINS = Path(__file__).with_name("pins") / "mmlu.json"
 _SAMPLING = Sampling(max_new_tokens=1)
 _MAX_PROMPT_TOKENS = 2048
 
@@ -110,11 +110,6 @@ def _rows(files: Mapping[str, Path], name: str) -> Iterator[list[str]]:
             yield row
 
 
-def _pinned() -> dict[str, PinnedFile]:
-    pins = json.loads(Path(__file__).with_name("pins").joinpath("mmlu.json").read_text())
-    return {name: PinnedFile(url=f"{_ROOT}/{name}", sha256=sha256) for name, sha256 in pins.items()}
-
-
 BENCHMARK = Benchmark(
     name="mmlu",
     module=__name__,
@@ -122,7 +117,7 @@ BENCHMARK = Benchmark(
     citation="Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding, ICLR, arXiv:2009.03300",
     license="MIT",
     url="https://github.com/hendrycks/test",
-    sources=_pinned(),
+    sources=pinned_files(_PINS, lambda name: f"{_ROOT}/{name}"),
     settings=(
         Setting(
             metric="mmlu_0shot",

@@ -25,19 +25,19 @@ A worked example, as the contract test runs it: a reply of the classifier with t
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.artifacts.source import HubModel, PinnedFile
+from tulu_pipeline.artifacts.source import HubModel, pinned_files
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.scoring.flags import text_flags
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
 from tulu_pipeline.specs.model_judge import ToxicityClassifier
 
 _ROOT = "https://raw.githubusercontent.com/microsoft/TOXIGEN/01517e814639e0334c920a3c502036c8158aac87/prompts"
+_PINS = Path(__file__).with_name("pins") / "toxigen.json"
 _SAMPLING = Sampling(max_new_tokens=512, stop=("\n",))
 _PAPER_SUBSET = 500
 _SEED = 42
@@ -94,11 +94,6 @@ def _unescaped(line: str) -> str:
     return line.replace("\\\\", "\\").replace("\\n", "\n")
 
 
-def _pinned() -> dict[str, PinnedFile]:
-    pins = json.loads(Path(__file__).with_name("pins").joinpath("toxigen.json").read_text())
-    return {name: PinnedFile(url=f"{_ROOT}/{name}", sha256=sha256) for name, sha256 in pins.items()}
-
-
 def _setting(metric: str, title: str, subset: int) -> Setting:
     return Setting(
         metric=metric,
@@ -119,7 +114,7 @@ BENCHMARK = Benchmark(
     "Hate Speech Detection, arXiv:2203.09509",
     license="MIT",
     url="https://github.com/microsoft/TOXIGEN",
-    sources=_pinned(),
+    sources=pinned_files(_PINS, lambda name: f"{_ROOT}/{name}"),
     settings=(
         _setting("toxigen", "ToxiGen", _PAPER_SUBSET),
         _setting("toxigen_full", "ToxiGen, all prompts", 0),

@@ -41,7 +41,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tulu_pipeline.artifacts.source import PinnedFile
+from tulu_pipeline.artifacts.source import pinned_files
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.scoring.flags import text_flags
 from tulu_pipeline.scoring.squad import best, words_of_any_script
@@ -51,6 +51,7 @@ _ROOT = (
     "https://raw.githubusercontent.com/sagorbrur/tydiqa-language-specific/55c6649475e0765f717a6d32a173c6664096a8ce"
     "/language_data"
 )
+_PINS = Path(__file__).with_name("pins") / "tydiqa.json"
 _SAMPLING = Sampling(max_new_tokens=50, stop=("\n",))
 _PAPER_SUBSET = 100
 _SEED = 42
@@ -308,13 +309,6 @@ def _read(path: Path) -> list[Asked]:
     return found
 
 
-def _pinned() -> dict[str, PinnedFile]:
-    pins = json.loads(Path(__file__).with_name("pins").joinpath("tydiqa.json").read_text())
-    return {
-        name: PinnedFile(url=f"{_ROOT}/{name.partition('_')[0]}/{name}", sha256=sha256) for name, sha256 in pins.items()
-    }
-
-
 def _setting(metric: str, title: str, *, passage: bool, subset: int) -> Setting:
     options: dict[str, str | int | bool] = {"passage": passage, "subset": subset, "demos": "train"}
     return Setting(metric=metric, title=title, sampling=_SAMPLING, options=options)
@@ -328,7 +322,7 @@ BENCHMARK = Benchmark(
     "Diverse Languages, arXiv:2003.05002",
     license="Apache-2.0",
     url="https://github.com/google-research-datasets/tydiqa",
-    sources=_pinned(),
+    sources=pinned_files(_PINS, lambda name: f"{_ROOT}/{name.partition('_')[0]}/{name}"),
     settings=(
         _setting("tydiqa_gp", "TyDiQA GP (1-shot)", passage=True, subset=_PAPER_SUBSET),
         _setting("tydiqa_cb", "TyDiQA CB (1-shot)", passage=False, subset=_PAPER_SUBSET),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from flows.catalog import find_benchmark
@@ -29,9 +30,7 @@ class AnswersGraph:
 
     def __init__(self, experiment: Experiment, data: DataGraph) -> None:
         self.experiment, self.data = experiment, data
-        self._generated: dict[str, Artifact] = {}
-        self._imported: dict[str, Artifact] = {}
-        self._asked: dict[str, Artifact] = {}
+        self._answers: dict[str, Artifact] = {}
 
     def asked(self) -> list[tuple[Benchmark, Setting]]:
         """What every model is asked, in the order of the columns."""
@@ -60,106 +59,40 @@ class AnswersGraph:
         tuned: bool,
         template: Template = "tulu",
     ) -> dict[str, Artifact]:
-        """Inputs of the table for one row: completions and scores for each metric."""
-        cells: dict[str, Artifact] = {}
-        for benchmark, setting in self.asked():
-            if setting.tuned_only and not tuned:
-                continue
-            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
-            completions = self._completions(row, checkpoint, benchmark, asked_as, tuned=tuned, template=template)
-            cells[score_input(row, setting.metric)] = self._scored(row, completions, tokenizer, benchmark, setting)
-            cells[completions_input(row, setting.metric)] = completions
-        return cells
+        """Inputs of the table for a row that a checkpoint answers: completions and scores for each metric."""
+
+        def answers(benchmark: Benchmark, setting: Setting) -> Artifact | None:
+            return self._generated(row, checkpoint, benchmark, setting, tuned=tuned, template=template)
+
+        return self._cells(row, answers, tokenizer)
 
     def recorded(self, recorded: RecordedModel) -> dict[str, Artifact]:
         """Inputs of the table for a row whose answers are recorded, where they are."""
-        cells: dict[str, Artifact] = {}
-        for benchmark, setting in self.asked():
-            if benchmark.name not in recorded.outputs:
-                continue
-            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
-            completions = self._recorded(recorded, benchmark, asked_as)
-            counter = self._counter(setting)
-            cells[score_input(recorded.name, setting.metric)] = self._scored(
-                recorded.name, completions, counter, benchmark, setting
-            )
-            cells[completions_input(recorded.name, setting.metric)] = completions
-        return cells
+        return self._cells(recorded.name, lambda benchmark, setting: self._imported(recorded, benchmark, setting))
 
     def served(self, model: ApiModel) -> dict[str, Artifact]:
         """Inputs of the table for a row that a provider's model answers."""
+        return self._cells(model.name, lambda benchmark, setting: self._served(model, benchmark, setting))
+
+    def _cells(
+        self,
+        row: str,
+        answers: Callable[[Benchmark, Setting], Artifact | None],
+        tokenizer: PretrainedTokenizer | None = None,
+    ) -> dict[str, Artifact]:
+        """Completions and scores of a row, by input of the table; no `answers` leave a cell out."""
         cells: dict[str, Artifact] = {}
         for benchmark, setting in self.asked():
-            asked_as = benchmark.setting(setting.same_completions_as or setting.metric)
-            completions = self._served(model, benchmark, asked_as)
-            counter = self._counter(setting)
-            cells[score_input(model.name, setting.metric)] = self._scored(
-                model.name, completions, counter, benchmark, setting
-            )
-            cells[completions_input(model.name, setting.metric)] = completions
+            made = answers(benchmark, setting)
+            if made is None:
+                continue
+            completions = self._answers.setdefault(made.name, made)
+            counter = tokenizer or self._counter(setting)
+            cells[score_input(row, setting.metric)] = self._scored(row, completions, counter, benchmark, setting)
+            cells[completions_input(row, setting.metric)] = completions
         return cells
 
-    def _served(self, model: ApiModel, benchmark: Benchmark, setting: Setting) -> Artifact:
-        cell = f"{model.name}/{setting.metric}"
-        if cell not in self._asked:
-            wanted, most = setting.sampling, self.experiment
-            sampling = replace(
-                wanted,
-                max_new_tokens=min(wanted.max_new_tokens, most.max_new_tokens or wanted.max_new_tokens),
-                samples=min(wanted.samples, most.samples or wanted.samples),
-                stop=(),
-                stop_tuned=(),
-            )
-            params = AskParams(
-                model=model,
-                benchmark=benchmark.name,
-                metric=setting.metric,
-                options=setting.options,
-                sampling=sampling,
-                item_limit=self.experiment.item_limit.get(setting.metric),
-                definition=benchmark,
-            )
-            inputs = {"benchmark": self.data.download(benchmark.name, benchmark.sources)}
-            if benchmark.render is not None and model.tokenizer is not None:
-                inputs["tokenizer"] = self.data.tokenizer(model.tokenizer)
-            self._asked[cell] = Artifact(
-                stage=ASK, cell=cell, params=params, inputs=inputs, objects=(_prompts(benchmark),)
-            )
-        return self._asked[cell]
-
-    def _counter(self, setting: Setting) -> PretrainedTokenizer | None:
-        """What counts tokens of texts that no model of the experiment wrote, where the judge counts any."""
-        judge = self._judge(setting)
-        if judge is None or not judge.counts_tokens:
-            return None
-        return self.data.counting_tokenizer(f"the judge of `{setting.metric}` counts tokens")
-
-    def _recorded(self, recorded: RecordedModel, benchmark: Benchmark, setting: Setting) -> Artifact:
-        cell = f"{recorded.name}/{setting.metric}"
-        if cell not in self._imported:
-            outputs = {"outputs": recorded.outputs[benchmark.name]}
-            params = ImportParams(
-                benchmark=benchmark.name,
-                metric=setting.metric,
-                options=setting.options,
-                item_limit=self.experiment.item_limit.get(setting.metric),
-                missing_are_empty=recorded.missing_are_empty,
-                called=_called(recorded.outputs[benchmark.name]),
-                definition=benchmark,
-            )
-            self._imported[cell] = Artifact(
-                stage=IMPORT,
-                cell=cell,
-                params=params,
-                inputs={
-                    "benchmark": self.data.download(benchmark.name, benchmark.sources),
-                    "outputs": self.data.download(f"{recorded.name}-{benchmark.name}", outputs),
-                },
-                objects=(_prompts(benchmark),),
-            )
-        return self._imported[cell]
-
-    def _completions(
+    def _generated(
         self,
         row: str,
         checkpoint: Artifact,
@@ -168,27 +101,83 @@ class AnswersGraph:
         *,
         tuned: bool,
         template: Template,
-    ) -> Artifact:
+    ) -> Artifact | None:
+        if setting.tuned_only and not tuned:
+            return None
+        asked = _asked_as(benchmark, setting)
         params = generate_params(
             benchmark,
-            setting.metric,
+            asked.metric,
             tuned=tuned,
             engine=self.experiment.engine,
             engine_dtype=self.experiment.engine_dtype,
-            item_limit=self.experiment.item_limit.get(setting.metric),
+            item_limit=self.experiment.item_limit.get(asked.metric),
             max_new_tokens=self.experiment.max_new_tokens,
             samples=self.experiment.samples,
             template=template,
         )
-        made = Artifact(
+        return Artifact(
             stage=GENERATE,
-            cell=f"{row}/{setting.metric}",
+            cell=f"{row}/{asked.metric}",
             group=row,
             params=params,
             inputs={"model": checkpoint, "benchmark": self.data.download(benchmark.name, benchmark.sources)},
             objects=(_prompts(benchmark),),
         )
-        return self._generated.setdefault(made.cell, made)
+
+    def _imported(self, recorded: RecordedModel, benchmark: Benchmark, setting: Setting) -> Artifact | None:
+        if benchmark.name not in recorded.outputs:
+            return None
+        asked, outputs = _asked_as(benchmark, setting), recorded.outputs[benchmark.name]
+        params = ImportParams(
+            benchmark=benchmark.name,
+            metric=asked.metric,
+            options=asked.options,
+            item_limit=self.experiment.item_limit.get(asked.metric),
+            missing_are_empty=recorded.missing_are_empty,
+            called=_called(outputs),
+            definition=benchmark,
+        )
+        return Artifact(
+            stage=IMPORT,
+            cell=f"{recorded.name}/{asked.metric}",
+            params=params,
+            inputs={
+                "benchmark": self.data.download(benchmark.name, benchmark.sources),
+                "outputs": self.data.download(f"{recorded.name}-{benchmark.name}", {"outputs": outputs}),
+            },
+            objects=(_prompts(benchmark),),
+        )
+
+    def _served(self, model: ApiModel, benchmark: Benchmark, setting: Setting) -> Artifact:
+        asked = _asked_as(benchmark, setting)
+        capped = asked.sampling.capped(self.experiment.max_new_tokens, self.experiment.samples)
+        params = AskParams(
+            model=model,
+            benchmark=benchmark.name,
+            metric=asked.metric,
+            options=asked.options,
+            sampling=replace(capped, stop=(), stop_tuned=()),
+            item_limit=self.experiment.item_limit.get(asked.metric),
+            definition=benchmark,
+        )
+        inputs = {"benchmark": self.data.download(benchmark.name, benchmark.sources)}
+        if benchmark.render is not None and model.tokenizer is not None:
+            inputs["tokenizer"] = self.data.tokenizer(model.tokenizer)
+        return Artifact(
+            stage=ASK,
+            cell=f"{model.name}/{asked.metric}",
+            params=params,
+            inputs=inputs,
+            objects=(_prompts(benchmark),),
+        )
+
+    def _counter(self, setting: Setting) -> PretrainedTokenizer | None:
+        """What counts tokens of texts that no model of the experiment wrote, where the judge counts any."""
+        judge = self._judge(setting)
+        if judge is None or not judge.counts_tokens:
+            return None
+        return self.data.counting_tokenizer(f"the judge of `{setting.metric}` counts tokens")
 
     def _judge(self, setting: Setting) -> Judge | None:
         return self.experiment.judges.get(setting.metric, setting.judge)
@@ -201,35 +190,50 @@ class AnswersGraph:
         benchmark: Benchmark,
         setting: Setting,
     ) -> Artifact:
-        asked = self.data.download(benchmark.name, benchmark.sources)
-        inputs = {"completions": completions, "benchmark": asked}
-        judge = self._judge(setting)
+        inputs = {
+            "completions": completions,
+            "benchmark": self.data.download(benchmark.name, benchmark.sources),
+        }
+        replies = self._replies(row, inputs, tokenizer, benchmark, setting)
+        return Artifact(
+            stage=SCORE,
+            cell=f"{row}/{setting.metric}",
+            params=ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark),
+            inputs=inputs | ({"replies": replies} if replies else {}),
+            objects=(_prompts(benchmark), _scorers(benchmark)),  # an item's gold answer comes with its prompt
+        )
+
+    def _replies(
+        self,
+        row: str,
+        inputs: dict[str, Artifact],
+        tokenizer: PretrainedTokenizer | None,
+        benchmark: Benchmark,
+        setting: Setting,
+    ) -> Artifact | None:
+        judge, cell, objects = self._judge(setting), f"{row}/{setting.metric}", (_prompts(benchmark),)
+        if judge is None:
+            return None
         if isinstance(judge, Execution):
             executed = ExecuteParams(
                 benchmark=benchmark.name, metric=setting.metric, execution=judge, definition=benchmark
             )
-            inputs["replies"] = Artifact(
-                stage=EXECUTE,
-                cell=f"{row}/{setting.metric}",
-                params=executed,
-                inputs={"completions": completions, "benchmark": asked},
-                objects=(_prompts(benchmark),),
-            )
-        elif judge is not None:
-            inputs["replies"] = Artifact(
-                stage=JUDGE,
-                cell=f"{row}/{setting.metric}",
-                params=JudgeParams(benchmark=benchmark.name, metric=setting.metric, judge=judge, definition=benchmark),
-                inputs={"completions": completions, "benchmark": asked}
-                | ({"tokenizer": self.data.tokenizer(tokenizer)} if judge.counts_tokens and tokenizer else {})
-                | {name: self.data.download(name, sources) for name, sources in judge.downloads().items()},
-                objects=(_prompts(benchmark),),
-                occupies=judge.slot,
-            )
-        params = ScoreParams(benchmark=benchmark.name, metric=setting.metric, definition=benchmark)
-        cell = f"{row}/{setting.metric}"
-        objects = (_prompts(benchmark), _scorers(benchmark))  # an item's gold answer comes with its prompt
-        return Artifact(stage=SCORE, cell=cell, params=params, inputs=inputs, objects=objects)
+            return Artifact(stage=EXECUTE, cell=cell, params=executed, inputs=inputs, objects=objects)
+        judged = JudgeParams(benchmark=benchmark.name, metric=setting.metric, judge=judge, definition=benchmark)
+        counter = {"tokenizer": self.data.tokenizer(tokenizer)} if judge.counts_tokens and tokenizer else {}
+        downloads = {name: self.data.download(name, sources) for name, sources in judge.downloads().items()}
+        return Artifact(
+            stage=JUDGE,
+            cell=cell,
+            params=judged,
+            inputs=inputs | counter | downloads,
+            objects=objects,
+            occupies=judge.slot,
+        )
+
+
+def _asked_as(benchmark: Benchmark, setting: Setting) -> Setting:
+    return benchmark.setting(setting.same_completions_as or setting.metric)
 
 
 def _prompts(benchmark: Benchmark) -> ObjectRef:

@@ -86,18 +86,12 @@ def generate_params(
         NotFound: no such setting.
     """
     setting = benchmark.setting(metric)
-    sampling = setting.sampling
+    capped = setting.sampling.capped(max_new_tokens, samples)
     return GenerateParams(
         benchmark=benchmark.name,
         metric=metric,
         options=setting.options,
-        sampling=dataclasses.replace(
-            sampling,
-            max_new_tokens=min(sampling.max_new_tokens, max_new_tokens or sampling.max_new_tokens),
-            samples=min(sampling.samples, samples or sampling.samples),
-            stop=sampling.stop_tuned if tuned else sampling.stop,
-            stop_tuned=(),
-        ),
+        sampling=dataclasses.replace(capped, stop=capped.stop_tuned if tuned else capped.stop, stop_tuned=()),
         tuned=tuned,
         engine=engine,
         engine_dtype=engine_dtype,

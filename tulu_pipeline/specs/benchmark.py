@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,14 @@ class Sampling:
     samples: int = 1
     stop: tuple[str, ...] = ()
     stop_tuned: tuple[str, ...] = ()
+
+    def capped(self, max_new_tokens: int | None, samples: int | None) -> Sampling:
+        """The same with at most so many new tokens and samples; None is no cap."""
+        return replace(
+            self,
+            max_new_tokens=min(self.max_new_tokens, max_new_tokens or self.max_new_tokens),
+            samples=min(self.samples, samples or self.samples),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,10 +25,6 @@ class _Scores:
     name: str
     folders: dict[str, Path | None]
 
-    def why_not(self, metric: str) -> str:
-        """Why there is no folder."""
-        return f"{self.name} {'has not been scored' if metric in self.folders else 'was not asked'}"
-
 
 def compare_rows(
     first: str,

@@ -65,12 +65,6 @@ class Bars:
             self._bars[name] = self._progress.add_task(name, total=total, amount=amount, note=note)
         self._progress.update(self._bars[name], completed=done, total=total, amount=amount, note=note)
 
-    def done_with(self, names: set[str]) -> None:
-        """Remove the bars of work that has ended."""
-        with self._lock:
-            for name in names & self._first.keys():
-                self._forget(name)
-
     def _forget(self, name: str) -> None:
         self._first.pop(name, None)
         self._said.pop(name, None)

@@ -11,7 +11,6 @@ from tulu_pipeline.artifacts.json_lines import read_lines
 from tulu_pipeline.judging.false_evaluator import WIN_SHARE, Verdict
 
 Undefined = Literal["unreadable", "missing"]
-UNDEFINED: frozenset[str] = frozenset({"unreadable", "missing"})
 
 # 1: the reference, 2: the model, 1.5: neither; null: the judge said nothing that could be read.
 _PREFERENCES: Mapping[float | None, Verdict | Undefined] = {

@@ -18,14 +18,12 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
-MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 0x2
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
@@ -90,11 +88,6 @@ def drop_capabilities() -> None:
 def forbid_new_privileges() -> None:
     """No program started from here gains any; a filter of calls wants it."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-
-
-def forbid_looking_in() -> None:
-    """No other process of this user may look into this one's memory."""
-    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 class _Program(ctypes.Structure):

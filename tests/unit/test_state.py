@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fakes.kill_points import killed_at
 
 from tulu_pipeline.errors import StageFailed
-from tulu_pipeline.training.state import (
+from tulu_pipeline.training.saving.state import (
     TAG,
     SavedState,
     commit_state,
@@ -95,7 +96,7 @@ def test_a_kill_at_any_moment_of_a_saving_leaves_a_whole_state(
         if save is after_another:
             new_unfinished_folder(state_folder(work, 15))
         last = 10 if before else 0
-        killed = killed_at(point, lambda work=work: save(work))  # type: ignore[misc]
+        killed = killed_at(point, partial(save, work))
         state, _ = newest_state(work, TWO_RANKS)
         step = state.step if state else 0
         assert step in {last, 20}

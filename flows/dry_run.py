@@ -21,11 +21,11 @@ from tulu_pipeline.specs.recipe import Recipe
 
 if TYPE_CHECKING:
     from tulu_pipeline.training.checks import Problem
-    from tulu_pipeline.training.duration import Duration, EarlierTraining
-    from tulu_pipeline.training.estimate import MemoryEstimate
-    from tulu_pipeline.training.known import KnownModel
-    from tulu_pipeline.training.shape import ModelShape
-    from tulu_pipeline.training.workload import Workload
+    from tulu_pipeline.training.estimates.duration import Duration, EarlierTraining
+    from tulu_pipeline.training.estimates.known import KnownModel
+    from tulu_pipeline.training.estimates.memory import MemoryEstimate
+    from tulu_pipeline.training.estimates.shape import ModelShape
+    from tulu_pipeline.training.estimates.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +128,13 @@ class _Planner:
 
     def planned(self, node: Node) -> PlannedTraining:
         from tulu_pipeline.training.checks import check_training
-        from tulu_pipeline.training.estimate import (
+        from tulu_pipeline.training.estimates.memory import (
             checkpoint_bytes,
             memory_estimate,
             resumable_bytes,
             trained_parameters,
         )
-        from tulu_pipeline.training.workload import largest_pass
+        from tulu_pipeline.training.estimates.workload import largest_pass
         from tulu_pipeline.training.zero import deepspeed_config
 
         params: Any = node.artifact.params
@@ -185,7 +185,7 @@ class _Planner:
 
     def _what_fits(self, shape: ModelShape, recipe: Recipe, pass_tokens: int) -> str:
         """The first change of the profile with which it fits, from the cheapest on."""
-        from tulu_pipeline.training.estimate import memory_estimate
+        from tulu_pipeline.training.estimates.memory import memory_estimate
         from tulu_pipeline.training.zero import deepspeed_config
 
         profile, device = self._session.ctx.profile, self._device
@@ -217,7 +217,7 @@ class _Planner:
         return "it does not fit, whatever the profile: take adapters (recipe.lora), or larger GPUs"
 
     def _known_model(self, node: Node, model: PretrainedModel) -> KnownModel:
-        from tulu_pipeline.training.known import KnownModel, known_model
+        from tulu_pipeline.training.estimates.known import KnownModel, known_model
 
         folder = folder_of(self._session, self._session.plan.nodes[node.artifact.inputs["model"].name])
         if folder is None:
@@ -230,7 +230,7 @@ class _Planner:
         )
 
     def _duration(self, node: Node, shape: ModelShape, recipe: Recipe, workload: Workload | None) -> Duration:
-        from tulu_pipeline.training.duration import Duration, from_earlier, from_flops
+        from tulu_pipeline.training.estimates.duration import Duration, from_earlier, from_flops
 
         profile, device = self._session.ctx.profile, self._device
         if workload is None:
@@ -251,7 +251,7 @@ class _Planner:
     @cached_property
     def _earlier(self) -> list[EarlierTraining]:
         """The finetunings in the store, oldest first."""
-        from tulu_pipeline.training.duration import EarlierTraining
+        from tulu_pipeline.training.estimates.duration import EarlierTraining
 
         manifests = sorted(self._session.store.manifests(only="finetune"), key=lambda each: (each.created, each.key))
         return [
@@ -273,7 +273,7 @@ class _Planner:
 
 
 def _shape(known: KnownModel, model: PretrainedModel) -> tuple[ModelShape, str]:
-    from tulu_pipeline.training.shape import likely_shape
+    from tulu_pipeline.training.estimates.shape import likely_shape
 
     if known.shape is not None:
         return known.shape, "its config"

@@ -16,8 +16,8 @@ from tulu_pipeline.specs.mixture import Mixture
 from tulu_pipeline.specs.recipe import Recipe
 
 if TYPE_CHECKING:
-    from tulu_pipeline.training.known import KnownTokens
-    from tulu_pipeline.training.workload import Workload
+    from tulu_pipeline.training.estimates.known import KnownTokens
+    from tulu_pipeline.training.estimates.workload import Workload
 
 _SAMPLE = re.compile(r"([\d,]+) rows|^([\d,]+) of [\d,]+$")
 _TEMPLATE_TOKENS = 16  # that the paper's format puts around a round, by LLaMA's tokenizer
@@ -51,9 +51,9 @@ def mixture_data(
     session: Session, node: Node, mixture: Mixture, recipe: Recipe
 ) -> tuple[KnownTokens | None, Workload | None, str]:
     """(tokens where they are all there, what is trained on, where that is from)."""
-    from tulu_pipeline.training.data import MixtureTokens
-    from tulu_pipeline.training.known import KnownTokens, known_tokens
-    from tulu_pipeline.training.workload import estimated_workload, workload
+    from tulu_pipeline.training.batching.data import MixtureTokens
+    from tulu_pipeline.training.estimates.known import KnownTokens, known_tokens
+    from tulu_pipeline.training.estimates.workload import estimated_workload, workload
 
     profile = session.ctx.profile
     parts = [

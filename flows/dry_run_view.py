@@ -107,7 +107,7 @@ def _how(training: PlannedTraining) -> str:
 
 
 def _explained(result: DryRun) -> list[str]:
-    from tulu_pipeline.training.estimate import CONTEXT_BYTES, FRAGMENTATION_SHARE
+    from tulu_pipeline.training.estimates.memory import CONTEXT_BYTES, FRAGMENTATION_SHARE
 
     profile, device = result.profile, result.device
     where = "" if device.here else ", as the profile says"

@@ -2,9 +2,9 @@
 
 Each row is a training of its own through the product's launcher, of the same untrained weights and conversations, with
 the settings of the row that it names and its own on top; `gain` is its tokens per second over that row's. Tokens are
-useful ones, without padding; so is the MFU's numerator (`training/flops.py`: attention counted causally, recomputed
-activations not counted), and its denominator is the dense bf16 peak of the device's data sheet. Memory is what tensors
-took at most on the fullest GPU. The first steps of each are not counted.
+useful ones, without padding; so is the MFU's numerator (`training/estimates/flops.py`: attention counted causally,
+recomputed activations not counted), and its denominator is the dense bf16 peak of the device's data sheet. Memory is
+what tensors took at most on the fullest GPU. The first steps of each are not counted.
 
 Conversations have the lengths of the Tülu mixture (lognormal, a mean of 394 tokens, cut at 2,048), or all 2,048 tokens,
 which is what published figures are of. Where there is no GPU the same trainings run with a tiny model on the CPU, and
@@ -33,8 +33,8 @@ from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.encode import Encoded
 from tulu_pipeline.tokens.shards import TokenWriter
-from tulu_pipeline.training.launch import finetune
-from tulu_pipeline.training.record import StepRecord, read_steps
+from tulu_pipeline.training.launching.launch import finetune
+from tulu_pipeline.training.tracking.record import StepRecord, read_steps
 
 NOT_MEASURED = "not measured"
 UNCOUNTED_STEPS = 2

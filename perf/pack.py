@@ -26,9 +26,9 @@ import numpy.typing as npt
 from perf.normalize import SEED, all_datasets, held
 from tulu_pipeline.chat.schema import Conversation
 from tulu_pipeline.raw.convert import convert_rows
-from tulu_pipeline.training.order import step_order
-from tulu_pipeline.training.packing import best_fit_bins
-from tulu_pipeline.training.plans import (
+from tulu_pipeline.training.batching.order import step_order
+from tulu_pipeline.training.batching.packing import best_fit_bins
+from tulu_pipeline.training.batching.plans import (
     global_plan,
     global_rows,
     padded_plan,

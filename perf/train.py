@@ -52,10 +52,8 @@ from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.encode import Encoded, encode_many
 from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
-from tulu_pipeline.training.launch import finetune
-from tulu_pipeline.training.launchers import rank_environment
-from tulu_pipeline.training.order import epoch_steps, step_order
-from tulu_pipeline.training.plans import (
+from tulu_pipeline.training.batching.order import epoch_steps, step_order
+from tulu_pipeline.training.batching.plans import (
     global_plan,
     global_rows,
     padded_plan,
@@ -63,8 +61,10 @@ from tulu_pipeline.training.plans import (
     rows_per_step,
     step_plan,
 )
-from tulu_pipeline.training.record import read_steps
-from tulu_pipeline.training.steps import row_budget_tokens
+from tulu_pipeline.training.batching.steps import row_budget_tokens
+from tulu_pipeline.training.launching.launch import finetune
+from tulu_pipeline.training.launching.launchers import rank_environment
+from tulu_pipeline.training.tracking.record import read_steps
 
 VOCABULARY = 4096
 MODEL = {"hidden": 128, "layers": 6, "heads": 2, "feed_forward": 352}

@@ -44,7 +44,7 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
     from tulu_pipeline.export.model_card import render_model_card
     from tulu_pipeline.profile import device_name, has_gpu
     from tulu_pipeline.training.checks import check_folders
-    from tulu_pipeline.training.launch import finetune
+    from tulu_pipeline.training.launching.launch import finetune
 
     tokens = [job.input(f"tokens_{index}") for index in range(len(job.params.components))]
     components = [(folder, repeat) for folder, (_, repeat) in zip(tokens, job.params.components, strict=True)]
@@ -121,7 +121,7 @@ def _counts(tokens: Path) -> Counts:
 
 def _curve(aux: Path) -> list[Step]:
     from tulu_pipeline.export.model_card import Step
-    from tulu_pipeline.training.record import STEPS_FILE, read_steps
+    from tulu_pipeline.training.tracking.record import STEPS_FILE, read_steps
 
     return [
         Step(step=record.step, loss=record.loss, learning_rate=record.learning_rate)

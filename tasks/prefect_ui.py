@@ -33,7 +33,7 @@ from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.stage import AUX
 from tulu_pipeline.errors import TuluError
 from tulu_pipeline.logs import PACKAGES
-from tulu_pipeline.training.record import (
+from tulu_pipeline.training.tracking.record import (
     HELD_OUT_FILE,
     STEPS_FILE,
     HeldOutRecord,
@@ -41,7 +41,7 @@ from tulu_pipeline.training.record import (
     read_held_out,
     read_steps,
 )
-from tulu_pipeline.training.summary import course_markdown
+from tulu_pipeline.training.tracking.summary import course_markdown
 
 log = logging.getLogger(__name__)
 

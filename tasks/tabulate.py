@@ -166,8 +166,8 @@ def _training(row: TableRow, checkpoint: Path | None) -> Training:
     """What lies beside a checkpoint; of one that says less, less."""
     from tulu_pipeline.reporting.records import sha256_file
     from tulu_pipeline.reporting.trainings import Cost, Training
-    from tulu_pipeline.training.record import HELD_OUT_FILE, STEPS_FILE, read_held_out, read_steps
-    from tulu_pipeline.training.summary import TRAINING_FILE, record_metrics
+    from tulu_pipeline.training.tracking.record import HELD_OUT_FILE, STEPS_FILE, read_held_out, read_steps
+    from tulu_pipeline.training.tracking.summary import TRAINING_FILE, record_metrics
 
     if checkpoint is None:
         return Training(row=row, cost=None)

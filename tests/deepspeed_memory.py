@@ -78,10 +78,10 @@ def measure(case: dict[str, Any], ranks: int) -> Measured:
 
     from tulu_pipeline.profile import Profile
     from tulu_pipeline.specs.recipe import Recipe
-    from tulu_pipeline.training.batches import MicroBatch
+    from tulu_pipeline.training.batching.batches import MicroBatch
     from tulu_pipeline.training.engine import start_engine
-    from tulu_pipeline.training.loss import micro_batch_loss
-    from tulu_pipeline.training.output_head import chunking_head
+    from tulu_pipeline.training.model.loss import micro_batch_loss
+    from tulu_pipeline.training.model.output_head import chunking_head
     from tulu_pipeline.training.zero import deepspeed_config
 
     recipe = Recipe(dtype=case["dtype"])

@@ -15,8 +15,8 @@ from training_runs import PROFILE, RECIPE
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.record import StepRecord, read_steps
-from tulu_pipeline.training.state import newest_state, saved_steps, state_folder, state_identity
+from tulu_pipeline.training.saving.state import newest_state, saved_steps, state_folder, state_identity
+from tulu_pipeline.training.tracking.record import StepRecord, read_steps
 from tulu_pipeline.training.zero import deepspeed_config
 
 

@@ -26,8 +26,8 @@ from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.encode import encode_many, id_type
 from tulu_pipeline.tokens.shards import TokenWriter
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
-from tulu_pipeline.training.launch import finetune
-from tulu_pipeline.training.record import StepRecord, read_steps
+from tulu_pipeline.training.launching.launch import finetune
+from tulu_pipeline.training.tracking.record import StepRecord, read_steps
 
 STEPS = 60
 ROW_TOKENS = 96  # two conversations of 42 to 46 tokens

@@ -12,8 +12,8 @@ WaitMinutes = Annotated[float, Parameter(help="end when there was nothing to tak
 
 
 def join(endpoint: Endpoint, *, name: Name = "", wait_minutes: WaitMinutes = 60.0) -> None:
-    from tulu_pipeline.training.launchers import split_endpoint
-    from tulu_pipeline.training.node import join as take_part
+    from tulu_pipeline.training.launching.launchers import split_endpoint
+    from tulu_pipeline.training.launching.node import join as take_part
 
     address, port = split_endpoint(endpoint, "tulu join")
     take_part(address, port, name=name, wait_seconds=wait_minutes * 60)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fakes.sample_results import HOSTILE
 
-from tulu_pipeline.training.record import HeldOutRecord, Recorder, StepRecord
-from tulu_pipeline.training.summary import TRAINING_FILE, record_metrics
+from tulu_pipeline.training.tracking.record import HeldOutRecord, Recorder, StepRecord
+from tulu_pipeline.training.tracking.summary import TRAINING_FILE, record_metrics
 
 STEPS = 800
 

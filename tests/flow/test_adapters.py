@@ -12,8 +12,8 @@ from training_runs import PROFILE, write_arithmetic, write_tiny_model
 
 from tulu_pipeline.specs.recipe import Lora
 from tulu_pipeline.tokens.shards import open_tokens
-from tulu_pipeline.training.batches import token_weights
-from tulu_pipeline.training.order import step_order
+from tulu_pipeline.training.batching.batches import token_weights
+from tulu_pipeline.training.batching.order import step_order
 from tulu_pipeline.training.schedule import learning_rate
 
 pytestmark = pytest.mark.timeout(600)

@@ -29,8 +29,8 @@ from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.models import tiny
 from tulu_pipeline.tokens.encode import Encoded
 from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
-from tulu_pipeline.training.batches import token_weights
-from tulu_pipeline.training.order import step_order
+from tulu_pipeline.training.batching.batches import token_weights
+from tulu_pipeline.training.batching.order import step_order
 from tulu_pipeline.training.schedule import learning_rate
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,8 +14,8 @@ from deepspeed_memory import CONFIG, TOKENS, Measured, small_buckets
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.estimate import MemoryEstimate, memory_estimate
-from tulu_pipeline.training.shape import model_shape
+from tulu_pipeline.training.estimates.memory import MemoryEstimate, memory_estimate
+from tulu_pipeline.training.estimates.shape import model_shape
 from tulu_pipeline.training.zero import deepspeed_config
 
 pytestmark = pytest.mark.timeout(300)

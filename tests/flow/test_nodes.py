@@ -29,7 +29,7 @@ from small_training import STEPS, result, start
 from training_runs import PROFILE as ONE_MACHINE
 from training_runs import losses_of, steps_of, train, write_arithmetic, write_tiny_model
 
-from tulu_pipeline.training.state import newest_state, state_identity
+from tulu_pipeline.training.saving.state import newest_state, state_identity
 
 pytestmark = pytest.mark.timeout(900)  # two cores for eight processes that import torch
 

@@ -32,7 +32,7 @@ from training_runs import (
 )
 
 from tulu_pipeline.profile import Profile
-from tulu_pipeline.training.state import newest_state, state_identity
+from tulu_pipeline.training.saving.state import newest_state, state_identity
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -223,7 +223,7 @@ def test_other_ranks_and_another_stage_go_on_with_the_same_losses(
 def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(
     zero2: tuple[list[tuple[int, int]], Path], tmp_path: Path
 ) -> None:
-    from tulu_pipeline.training.conversion import convert_state
+    from tulu_pipeline.training.saving.conversion import convert_state
 
     shutil.copytree(zero2[1] / "work", tmp_path / "work")
     without_the_last_state(tmp_path)

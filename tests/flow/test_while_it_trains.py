@@ -14,9 +14,9 @@ from fakes.processes import kill_once, left_behind
 from training_runs import PROFILE, STEPS, start_run, steps_of, train, write_arithmetic, write_tiny_model
 
 from tulu_pipeline.tokens.shards import open_tokens
-from tulu_pipeline.training.data import MixtureTokens
-from tulu_pipeline.training.order import draw_rows
-from tulu_pipeline.training.record import HeldOutRecord, read_held_out
+from tulu_pipeline.training.batching.data import MixtureTokens
+from tulu_pipeline.training.batching.order import draw_rows
+from tulu_pipeline.training.tracking.record import HeldOutRecord, read_held_out
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.recipe import LossNorm
-from tulu_pipeline.training.batches import MicroBatch, StepCounts, Tokens, step_batches, token_weights
-from tulu_pipeline.training.plans import StepPlan, padded_plan, step_plan
+from tulu_pipeline.training.batching.batches import MicroBatch, StepCounts, Tokens, step_batches, token_weights
+from tulu_pipeline.training.batching.plans import StepPlan, padded_plan, step_plan
 
 PAD = 3
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.training.order import epoch_order, step_order
-from tulu_pipeline.training.packing import Bins, best_fit_bins
-from tulu_pipeline.training.plans import (
+from tulu_pipeline.training.batching.order import epoch_order, step_order
+from tulu_pipeline.training.batching.packing import Bins, best_fit_bins
+from tulu_pipeline.training.batching.plans import (
     StepPlan,
     fewest_passes,
     global_plan,

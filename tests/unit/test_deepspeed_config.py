@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.record import Recorder, StepRecord
-from tulu_pipeline.training.steps import row_budget_tokens
-from tulu_pipeline.training.tensorboard import TensorBoard
+from tulu_pipeline.training.batching.steps import row_budget_tokens
+from tulu_pipeline.training.tracking.record import Recorder, StepRecord
+from tulu_pipeline.training.tracking.tensorboard import TensorBoard
 from tulu_pipeline.training.zero import deepspeed_config
 
 

@@ -10,9 +10,9 @@ import pytest
 from tulu_pipeline.models import llama
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Lora, Recipe
-from tulu_pipeline.training.duration import EarlierTraining, from_earlier, from_flops
-from tulu_pipeline.training.flops import training_flops
-from tulu_pipeline.training.shape import likely_shape, model_shape
+from tulu_pipeline.training.estimates.duration import EarlierTraining, from_earlier, from_flops
+from tulu_pipeline.training.estimates.flops import training_flops
+from tulu_pipeline.training.estimates.shape import likely_shape, model_shape
 
 H100 = "NVIDIA H100 80GB HBM3"
 RECIPE: dict[str, Any] = {"max_length_tokens": 2048, "dtype": "bf16"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.encoded import Encoded
 from tulu_pipeline.tokens.shards import TokenWriter
-from tulu_pipeline.training.data import MixtureTokens, made_ahead
-from tulu_pipeline.training.order import draw_rows
+from tulu_pipeline.training.batching.data import MixtureTokens, made_ahead
+from tulu_pipeline.training.batching.order import draw_rows
 
 Rows = st.lists(st.integers(0, 40), min_size=1, max_size=5)
 

@@ -9,12 +9,13 @@ from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
-from tulu_pipeline.training.launch import _ask_to_stop, _collected, _Follower
+from tulu_pipeline.training.launching.follower import Follower
+from tulu_pipeline.training.launching.launch import _collected
 
 
 @pytest.fixture
-def follower() -> _Follower:
-    return _Follower(name="finetune[a+b]", ctx=RunContext(profile=Profile(stop_seconds=7.0), settings=read_settings()))
+def follower() -> Follower:
+    return Follower(name="finetune[a+b]", ctx=RunContext(profile=Profile(stop_seconds=7.0), settings=read_settings()))
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def work(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def test_a_record_that_cannot_be_copied_hides_no_failure(follower: _Follower, work: Path, tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_copied_hides_no_failure(follower: Follower, work: Path, tmp_path: Path) -> None:
     aux = tmp_path / "aux"
     (aux / "steps.jsonl").mkdir(parents=True)  # where the file would go
     with pytest.raises(StageFailed, match="rank 1 failed"), _collected(work, aux, follower):
@@ -35,17 +36,17 @@ def test_a_record_that_cannot_be_copied_hides_no_failure(follower: _Follower, wo
 
 
 def test_who_is_asked_to_stop_says_what_it_does(
-    follower: _Follower, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    follower: Follower, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     stop = tmp_path / "stop"
-    assert _ask_to_stop(stop, follower) == 0.0
+    assert follower.ask_to_stop(stop) == 0.0
     follower.running = True
     follower.on_event({"event": "exporting"})
-    assert _ask_to_stop(stop, follower) == 7.0
+    assert follower.ask_to_stop(stop) == 7.0
     assert not stop.exists()
     follower.exporting = False
-    assert _ask_to_stop(stop, follower) == 7.0
+    assert follower.ask_to_stop(stop) == 7.0
     assert stop.exists()
     assert [record.getMessage() for record in caplog.records] == [
         "finetune[a+b]: waiting for its export",

@@ -25,8 +25,9 @@ from tulu_pipeline.errors import BadInput, StageFailed, Unreachable
 from tulu_pipeline.profile import PROFILES, Profile, load_profile
 from tulu_pipeline.settings import read_settings, shared_variables
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training import channel, coordinator
-from tulu_pipeline.training.channel import (
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching import channel, coordinator
+from tulu_pipeline.training.launching.channel import (
     Channel,
     Ended,
     Hello,
@@ -41,9 +42,8 @@ from tulu_pipeline.training.channel import (
     is_proof,
     proof,
 )
-from tulu_pipeline.training.coordinator import Coordinator, _listen
-from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.launchers import (
+from tulu_pipeline.training.launching.coordinator import Coordinator, _listen
+from tulu_pipeline.training.launching.launchers import (
     Host,
     check_launcher,
     chosen_hosts,
@@ -55,7 +55,7 @@ from tulu_pipeline.training.launchers import (
     split_endpoint,
     ssh_command,
 )
-from tulu_pipeline.training.node import how_they_ended, join, versions
+from tulu_pipeline.training.launching.node import how_they_ended, join, versions
 
 NODES = Profile(ranks=1, nodes=2, launcher="torchrun", rendezvous="127.0.0.1:0", node_wait_seconds=60.0)
 
@@ -271,7 +271,7 @@ class Run:
     """A coordinator at work, and its events."""
 
     def __init__(self, job_file: Path) -> None:
-        command = [sys.executable, "-u", "-m", "tulu_pipeline.training.coordinator", str(job_file)]
+        command = [sys.executable, "-u", "-m", "tulu_pipeline.training.launching.coordinator", str(job_file)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "Run":

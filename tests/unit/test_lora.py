@@ -14,12 +14,12 @@ from training_runs import PROFILE, RECIPE  # noqa: E402
 from tulu_pipeline.errors import BadInput, NotFound  # noqa: E402
 from tulu_pipeline.profile import Profile  # noqa: E402
 from tulu_pipeline.specs.recipe import Lora  # noqa: E402
-from tulu_pipeline.training.adapters import add_adapters, merged_state  # noqa: E402
-from tulu_pipeline.training.attention import row_inputs, use_packed_attention  # noqa: E402
-from tulu_pipeline.training.export import _Answers, _unlike  # noqa: E402
+from tulu_pipeline.training.batching.plans import row_boundaries  # noqa: E402
 from tulu_pipeline.training.job import TrainingJob  # noqa: E402
-from tulu_pipeline.training.loading import LoadedModel, load_model  # noqa: E402
-from tulu_pipeline.training.plans import row_boundaries  # noqa: E402
+from tulu_pipeline.training.model.adapters import add_adapters, merged_state  # noqa: E402
+from tulu_pipeline.training.model.attention import row_inputs, use_packed_attention  # noqa: E402
+from tulu_pipeline.training.model.loading import LoadedModel, load_model  # noqa: E402
+from tulu_pipeline.training.saving.export import _Answers, _unlike  # noqa: E402
 from tulu_pipeline.training.zero import deepspeed_config  # noqa: E402
 
 LORA = Lora(rank=4, dropout=0.0)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tulu_pipeline.specs.recipe import Lora, Recipe
-from tulu_pipeline.training.flops import peak_flops, training_flops
-from tulu_pipeline.training.measures import Remaining, Utilization
-from tulu_pipeline.training.shape import model_shape
+from tulu_pipeline.training.estimates.flops import peak_flops, training_flops
+from tulu_pipeline.training.estimates.shape import model_shape
+from tulu_pipeline.training.tracking.measures import Remaining, Utilization
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,

@@ -11,10 +11,10 @@ import pytest
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Lora, Recipe
-from tulu_pipeline.training.batches import MicroBatch
-from tulu_pipeline.training.estimate import activation_bytes
-from tulu_pipeline.training.plans import row_boundaries
-from tulu_pipeline.training.shape import model_shape
+from tulu_pipeline.training.batching.batches import MicroBatch
+from tulu_pipeline.training.batching.plans import row_boundaries
+from tulu_pipeline.training.estimates.memory import activation_bytes
+from tulu_pipeline.training.estimates.shape import model_shape
 
 # Sizes that are no multiples of each other, so that a term that is missing cannot hide behind another.
 _SMALL: dict[str, Any] = {"vocab_size": 150, "hidden_size": 60, "num_hidden_layers": 3, "num_attention_heads": 6}
@@ -68,7 +68,7 @@ def build(case: Case, layers: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tulu_pipeline.training.attention import PACKED
+    from tulu_pipeline.training.model.attention import PACKED
 
     name, recipe, profile = case
     rest = {key: value for key, value in CONFIGS[name].items() if key != "model_type"}
@@ -111,7 +111,7 @@ def kept_bytes(model: Any, batch: MicroBatch) -> int:
     """Bytes that autograd keeps of a forward pass with its loss, each storage once, the weights themselves not."""
     import torch
 
-    from tulu_pipeline.training.loss import micro_batch_loss
+    from tulu_pipeline.training.model.loss import micro_batch_loss
 
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice

@@ -10,8 +10,8 @@ import pytest
 from flows.catalog import FAMILIES
 from tulu_pipeline.errors import NotFound
 from tulu_pipeline.specs.model import PretrainedModel
-from tulu_pipeline.training.flops import flops_per_token, peak_flops, training_flops
-from tulu_pipeline.training.shape import ModelShape, known_architectures, model_shape
+from tulu_pipeline.training.estimates.flops import flops_per_token, peak_flops, training_flops
+from tulu_pipeline.training.estimates.shape import ModelShape, known_architectures, model_shape
 
 _SMALL: dict[str, Any] = {"vocab_size": 101, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6}
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -10,11 +10,11 @@ import transformers  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from tulu_pipeline.training.attention import use_packed_attention  # noqa: E402
-from tulu_pipeline.training.batches import MicroBatch, step_batches  # noqa: E402
-from tulu_pipeline.training.loss import micro_batch_loss  # noqa: E402
-from tulu_pipeline.training.output_head import OutputHead, chunking_head  # noqa: E402
-from tulu_pipeline.training.plans import padded_plan, step_plan  # noqa: E402
+from tulu_pipeline.training.batching.batches import MicroBatch, step_batches  # noqa: E402
+from tulu_pipeline.training.batching.plans import padded_plan, step_plan  # noqa: E402
+from tulu_pipeline.training.model.attention import use_packed_attention  # noqa: E402
+from tulu_pipeline.training.model.loss import micro_batch_loss  # noqa: E402
+from tulu_pipeline.training.model.output_head import OutputHead, chunking_head  # noqa: E402
 
 ENTRIES = 97
 SMALL = {

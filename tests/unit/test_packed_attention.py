@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from tulu_pipeline.errors import BadInput  # noqa: E402
 from tulu_pipeline.specs.recipe import LossNorm  # noqa: E402
-from tulu_pipeline.training.attention import PACKED, packed_attention, row_inputs, use_packed_attention  # noqa: E402
-from tulu_pipeline.training.batches import Tokens, step_batches  # noqa: E402
-from tulu_pipeline.training.loss import micro_batch_loss  # noqa: E402
-from tulu_pipeline.training.plans import StepPlan, padded_plan, row_boundaries, step_plan  # noqa: E402
+from tulu_pipeline.training.batching.batches import Tokens, step_batches  # noqa: E402
+from tulu_pipeline.training.batching.plans import StepPlan, padded_plan, row_boundaries, step_plan  # noqa: E402
+from tulu_pipeline.training.model.attention import PACKED, packed_attention, row_inputs, use_packed_attention  # noqa: E402
+from tulu_pipeline.training.model.loss import micro_batch_loss  # noqa: E402
 
 ENTRIES, PAD = 97, 0
 SMALL = {

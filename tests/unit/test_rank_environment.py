@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tulu_pipeline.profile import Profile, has_gpu
-from tulu_pipeline.training.launchers import rank_environment
+from tulu_pipeline.training.launching.launchers import rank_environment
 
 _PAGE_FAULTS = """
 import resource

@@ -9,7 +9,7 @@ import pytest
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.profile import Layout, Profile
 from tulu_pipeline.specs.recipe import BatchPlan, Recipe
-from tulu_pipeline.training.steps import Steps
+from tulu_pipeline.training.batching.steps import Steps
 
 LENGTHS = np.random.default_rng(1).integers(5, 65, 300)
 RECIPE = Recipe(conversations_per_step=12, max_length_tokens=64, epochs=2.0)

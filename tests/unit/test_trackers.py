@@ -12,9 +12,9 @@ from tulu_pipeline.errors import MissingOnMachine
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import Settings, read_settings
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training import tracker_worker
-from tulu_pipeline.training.record import HeldOutRecord, Recorder, StepRecord
-from tulu_pipeline.training.trackers import (
+from tulu_pipeline.training.tracking import tracker_worker
+from tulu_pipeline.training.tracking.record import HeldOutRecord, Recorder, StepRecord
+from tulu_pipeline.training.tracking.trackers import (
     TrackerJob,
     Trackers,
     flat,

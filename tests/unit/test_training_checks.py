@@ -18,7 +18,7 @@ from tulu_pipeline.tokens.encode import encode_many, id_type
 from tulu_pipeline.tokens.shards import TokenWriter
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.training.checks import check_folders, check_training
-from tulu_pipeline.training.known import KnownModel, KnownTokens, broken_files
+from tulu_pipeline.training.estimates.known import KnownModel, KnownTokens, broken_files
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

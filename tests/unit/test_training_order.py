@@ -5,7 +5,7 @@ import pytest
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.order import (
+from tulu_pipeline.training.batching.order import (
     epoch_conversations,
     epoch_order,
     epoch_steps,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.training.record import (
+from tulu_pipeline.training.tracking.record import (
     SCHEMA_VERSION,
     HeldOutRecord,
     Record,
@@ -22,7 +22,7 @@ from tulu_pipeline.training.record import (
     read_held_out,
     read_steps,
 )
-from tulu_pipeline.training.summary import course_markdown, record_metrics, step_note
+from tulu_pipeline.training.tracking.summary import course_markdown, record_metrics, step_note
 
 
 def step(number: int, **values: object) -> StepRecord:

@@ -9,9 +9,9 @@ import pytest
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.plans import StepPlan
-from tulu_pipeline.training.steps import Steps
-from tulu_pipeline.training.workload import estimated_workload, workload
+from tulu_pipeline.training.batching.plans import StepPlan
+from tulu_pipeline.training.batching.steps import Steps
+from tulu_pipeline.training.estimates.workload import estimated_workload, workload
 
 LENGTHS = np.random.default_rng(0).integers(20, 400, 1000)
 

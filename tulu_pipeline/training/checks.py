@@ -13,7 +13,7 @@ from pathlib import Path
 from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.known import KnownModel, KnownTokens, known_model, known_tokens
+from tulu_pipeline.training.estimates.known import KnownModel, KnownTokens, known_model, known_tokens
 from tulu_pipeline.training.schedule import warmup_steps
 
 # GPUs before Ampere, by what the driver calls them: fp16 at most.

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from tulu_pipeline.training.batches import step_batches
-from tulu_pipeline.training.data import MixtureTokens
+from tulu_pipeline.training.batching.batches import step_batches
+from tulu_pipeline.training.batching.data import MixtureTokens
+from tulu_pipeline.training.batching.plans import padded_plan, step_plan
+from tulu_pipeline.training.batching.steps import row_budget_tokens
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.loss import micro_batch_loss
-from tulu_pipeline.training.output_head import OutputHead
-from tulu_pipeline.training.plans import padded_plan, step_plan
-from tulu_pipeline.training.record import HELD_OUT_FILE, HeldOutRecord, now, read_held_out
-from tulu_pipeline.training.steps import row_budget_tokens
+from tulu_pipeline.training.model.loss import micro_batch_loss
+from tulu_pipeline.training.model.output_head import OutputHead
+from tulu_pipeline.training.tracking.record import HELD_OUT_FILE, HeldOutRecord, now, read_held_out
 
 
 class HeldOut:

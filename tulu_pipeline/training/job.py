@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.state import SavedState
+from tulu_pipeline.training.saving.state import SavedState
 
 ADAPTER_FOLDER = "adapter"  # of the work folder, and then of `aux`: the adapters as they are, before they are merged
 

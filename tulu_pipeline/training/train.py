@@ -5,32 +5,32 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import device_name
-from tulu_pipeline.training.batches import MicroBatch, StepCounts, step_batches
-from tulu_pipeline.training.checkpoints import Checkpoints
-from tulu_pipeline.training.conversion import convert_saved_state
-from tulu_pipeline.training.data import MixtureTokens, made_ahead
+from tulu_pipeline.training.batching.batches import MicroBatch, StepCounts, step_batches
+from tulu_pipeline.training.batching.data import MixtureTokens, made_ahead
+from tulu_pipeline.training.batching.order import Indices
+from tulu_pipeline.training.batching.steps import Steps
 from tulu_pipeline.training.engine import start_engine
-from tulu_pipeline.training.export import export_checkpoint
 from tulu_pipeline.training.held_out import HeldOut, looked_at
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.kernels import choose_kernels
-from tulu_pipeline.training.loading import load_model
-from tulu_pipeline.training.loss import micro_batch_loss
-from tulu_pipeline.training.measures import Meter, over_ranks
-from tulu_pipeline.training.order import Indices
-from tulu_pipeline.training.output_head import OutputHead
-from tulu_pipeline.training.record import Recorder
+from tulu_pipeline.training.model.kernels import choose_kernels
+from tulu_pipeline.training.model.loading import load_model
+from tulu_pipeline.training.model.loss import micro_batch_loss
+from tulu_pipeline.training.model.output_head import OutputHead
+from tulu_pipeline.training.saving.checkpoints import Checkpoints
+from tulu_pipeline.training.saving.conversion import convert_saved_state
+from tulu_pipeline.training.saving.export import export_checkpoint
 from tulu_pipeline.training.schedule import learning_rate
-from tulu_pipeline.training.steps import Steps
 from tulu_pipeline.training.stopping import StopRequests
-from tulu_pipeline.training.tensorboard import TensorBoard
+from tulu_pipeline.training.tracking.measures import Meter, over_ranks
+from tulu_pipeline.training.tracking.record import Recorder
+from tulu_pipeline.training.tracking.tensorboard import TensorBoard
 
 _SECONDS_BETWEEN_EVENTS = 0.5
 
@@ -43,113 +43,169 @@ def train(job: TrainingJob, rank: int) -> None:
             trained model.
         BadInput: nothing to train on, or the model does not fit the layout.
     """
-    recipe = job.recipe
-    torch.manual_seed(recipe.seed)
-    # What costs nothing comes first: it is refused before a model is loaded.
-    mixture = MixtureTokens(job.tokens, held_out=recipe.held_out_conversations, seed=recipe.seed)
-    steps = Steps(mixture.lengths, recipe, job.profile)
-    convert_saved_state(job, rank)
-    loaded = load_model(job)
-    engine = start_engine(job, loaded.model)
-    checkpoints = Checkpoints(engine, job, rank)
-    start = checkpoints.load()
-    kernels = choose_kernels(engine, job)
-    pad_id = loaded.tokenizer.pad_token_id
-    held_out = HeldOut(engine, job, mixture, rank=rank, pad_id=pad_id, head=kernels.head)
-    look_first = held_out.due(start, steps.total) and not looked_at(job.work, start)
-    looks = recipe.held_out_conversations > 0
-    recorder = None
-    if rank == 0:
-        recorder = Recorder(job.work, start, [TensorBoard(job.work, start)], looks=looks, note=_note)
-    if recorder is not None:
-        emit(
-            {
-                "event": "ready",
-                "step": start,
-                "total": steps.total,
-                "seconds_loading": checkpoints.seconds_loading,
-                "device": device_name(),
-                "kernels": kernels.named(),
-            }
-        )
-    requests = StopRequests(job.stop_file, rank)
-    meter = Meter(engine, job, steps)
+    training = _Training(job, rank)
+    if training.take_steps():
+        training.export()
 
-    def prepared(step: int) -> tuple[list[MicroBatch], StepCounts, Indices]:
-        plan = steps.plan(step)
+
+class _Training:
+    """What one rank holds, and does in each step; the ranks call its methods together."""
+
+    def __init__(self, job: TrainingJob, rank: int) -> None:
+        torch.manual_seed(job.recipe.seed)
+        self._job, self._rank = job, rank
+        # What costs nothing comes first: it is refused before a model is loaded.
+        held_out = job.recipe.held_out_conversations
+        self._mixture = MixtureTokens(job.tokens, held_out=held_out, seed=job.recipe.seed)
+        self._steps = Steps(self._mixture.lengths, job.recipe, job.profile)
+        convert_saved_state(job, rank)
+        self._loaded = load_model(job)
+        self._engine = start_engine(job, self._loaded.model)
+        self._checkpoints = Checkpoints(self._engine, job, rank)
+        self._start = self._checkpoints.load()
+        kernels = choose_kernels(self._engine, job)
+        self._head, self._pad_id = kernels.head, self._loaded.tokenizer.pad_token_id
+        self._held_out = HeldOut(self._engine, job, self._mixture, rank=rank, pad_id=self._pad_id, head=kernels.head)
+        self._look_first = self._held_out.due(self._start, self._steps.total) and not looked_at(job.work, self._start)
+        self._recorder = self._new_recorder() if rank == 0 else None
+        self._tell(
+            "ready",
+            step=self._start,
+            total=self._steps.total,
+            seconds_loading=self._checkpoints.seconds_loading,
+            device=device_name(),
+            kernels=kernels.named(),
+        )
+        self._told_at = 0.0
+        self._requests = StopRequests(job.stop_file, rank)
+        self._meter = Meter(self._engine, job, self._steps)
+
+    def take_steps(self) -> bool:
+        """Take every step that is left; False where it was asked to stop before the last of them."""
+        self._engine.train()
+        if self._look_first:
+            self._look(self._start)
+        total = self._steps.total
+        for step, (prepared, waited) in made_ahead(self._prepare, range(self._start, total)):
+            wishes = self._take_step(step, prepared, waited)
+            done = step + 1
+            if self._held_out.due(done, total) and not wishes.stop:
+                self._look(done)  # before the state is saved: what goes on from there has this behind it
+            self._save_if_due(done, wishes)
+            if wishes.stop:
+                return False
+        self._requests.close()
+        return True
+
+    def export(self) -> None:
+        """Close the record and write the checkpoint."""
+        if self._recorder is not None:
+            self._recorder.close()
+        self._tell("exporting")
+        export_checkpoint(self._engine, self._job, self._rank, self._loaded)
+
+    def _new_recorder(self) -> Recorder:
+        work, looks = self._job.work, self._job.recipe.held_out_conversations > 0
+        return Recorder(work, self._start, [TensorBoard(work, self._start)], looks=looks, note=_note)
+
+    def _prepare(self, step: int) -> _Prepared:
+        plan, recipe = self._steps.plan(step), self._job.recipe
         batches, counts = step_batches(
-            mixture.at(plan.positions),
+            self._mixture.at(plan.positions),
             plan,
-            mixture.lengths,
-            rank=rank,
+            self._mixture.lengths,
+            rank=self._rank,
             norm=recipe.loss_norm,
             virtual_conversations=recipe.loss_micro_batch_conversations,
-            pad_id=pad_id,
+            pad_id=self._pad_id,
         )
-        return batches, counts, mixture.lengths[plan.positions]
+        return _Prepared(batches, counts, self._mixture.lengths[plan.positions])
 
-    def look(step: int) -> None:
-        record = held_out.measure(step)
-        if recorder is not None:
-            recorder.add(record)
-            emit({"event": "held_out", **asdict(record)})
-
-    engine.train()
-    if look_first:
-        look(start)
-    last_event = 0.0
-    for step, ((batches, counts, lengths), waited) in made_ahead(prepared, range(start, steps.total)):
+    def _take_step(self, step: int, prepared: _Prepared, waited: float) -> _Wishes:
         started = time.perf_counter() - waited
-        rate = learning_rate(recipe, step, steps.total)
+        recipe, ranks = self._job.recipe, self._job.ranks
+        rate = learning_rate(recipe, step, self._steps.total)
         # Dropout is a function of the step, so there is no state of it to save.
-        torch.manual_seed(recipe.seed + 1_000_003 * (1 + step * job.ranks + rank))
-        part = _optimizer_step(engine, batches, rate, job.ranks, kernels.head)
-        grad_norm = engine.get_global_grad_norm()
+        torch.manual_seed(recipe.seed + 1_000_003 * (1 + step * ranks + self._rank))
+        part = _optimizer_step(self._engine, prepared.batches, rate, ranks, self._head)
+        grad_norm = self._engine.get_global_grad_norm()
         seen = over_ranks(
             part,
-            rank=rank,
-            ranks=job.ranks,
+            rank=self._rank,
+            ranks=ranks,
             data_seconds=waited,
-            wishes=(
-                checkpoints.time_is_up(),
-                requests.asked(),
-                grad_norm is not None and not math.isfinite(grad_norm),
+            wishes=_Wishes(
+                save=self._checkpoints.time_is_up(),
+                stop=self._requests.asked(),
+                refuse=grad_norm is not None and not math.isfinite(grad_norm),
             ),
         )
-        time_is_up, stop, gradient_broke = seen.wishes  # all ranks go the same way
-        if not math.isfinite(seen.loss):
-            raise StageFailed(f"the loss is {seen.loss} at step {step + 1}", str(job.model), "lower the learning rate")
-        if gradient_broke:  # DeepSpeed would skip the step, or not even that
-            what = f"the gradient is no finite number at step {step + 1}, where the loss is {seen.loss:g}"
-            raise StageFailed(what, str(job.model), "lower the learning rate, or see what that step trains on")
-        if recorder is not None:
-            record = meter.record(
+        wishes = _Wishes(*seen.wishes)
+        self._refuse_no_number(step + 1, seen.loss, wishes)
+        if self._recorder is not None:
+            record = self._meter.record(
                 step + 1,
                 seen,
-                counts,
-                lengths,
+                prepared.counts,
+                prepared.lengths,
                 learning_rate=rate,
                 seconds=time.perf_counter() - started,
-                tokens_before=recorder.tokens,
+                tokens_before=self._recorder.tokens,
             )
-            recorder.add(record)
-            if time.monotonic() - last_event > _SECONDS_BETWEEN_EVENTS or step + 1 == steps.total:
-                last_event = time.monotonic()
-                emit({"event": "step", "total": steps.total, **asdict(record)})
-        if held_out.due(step + 1, steps.total) and not stop:
-            look(step + 1)  # before the state is saved: what goes on from there has this behind it
-        due = time_is_up or checkpoints.due(step + 1, last=step + 1 == steps.total)
-        saved = (stop or due) and checkpoints.save(step + 1, recorder)
-        if stop:
-            if recorder is not None:
-                recorder.close()
-                emit({"event": "interrupted", "step": step + 1, "saved": saved})
-            return
-    requests.close()
-    if recorder is not None:
-        recorder.close()
-        emit({"event": "exporting"})
-    export_checkpoint(engine, job, rank, loaded)
+            self._recorder.add(record)
+            if time.monotonic() - self._told_at > _SECONDS_BETWEEN_EVENTS or step + 1 == self._steps.total:
+                self._told_at = time.monotonic()
+                self._tell("step", total=self._steps.total, **asdict(record))
+        return wishes
+
+    def _refuse_no_number(self, step: int, loss: float, wishes: _Wishes) -> None:
+        model, fix = str(self._job.model), "lower the learning rate"
+        if not math.isfinite(loss):
+            raise StageFailed(f"the loss is {loss} at step {step}", model, fix)
+        if wishes.refuse:  # DeepSpeed would skip the step, or not even that
+            what = f"the gradient is no finite number at step {step}, where the loss is {loss:g}"
+            raise StageFailed(what, model, f"{fix}, or see what that step trains on")
+
+    def _look(self, step: int) -> None:
+        record = self._held_out.measure(step)
+        if self._recorder is not None:
+            self._recorder.add(record)
+        self._tell("held_out", **asdict(record))
+
+    def _save_if_due(self, step: int, wishes: _Wishes) -> None:
+        due = wishes.stop or wishes.save or self._checkpoints.due(step, last=step == self._steps.total)
+        saved = due and self._checkpoints.save(step, self._recorder)
+        if wishes.stop:
+            if self._recorder is not None:
+                self._recorder.close()
+            self._tell("interrupted", step=step, saved=saved)
+
+    def _tell(self, event: str, **values: Any) -> None:
+        """One rank speaks for all."""
+        if self._rank == 0:
+            emit({"event": event, **values})
+
+
+class _Prepared(NamedTuple):
+    """A step's micro-batches of this rank, and of all ranks what they hold together."""
+
+    batches: list[MicroBatch]
+    counts: StepCounts
+    lengths: Indices
+
+
+class _Wishes(NamedTuple):
+    """What one rank would have all of them do after a step, or what any of them would: all go the same way.
+
+    Attributes:
+        save: its clock says that a state is due.
+        stop: it was asked to.
+        refuse: its gradient is no finite number.
+    """
+
+    save: bool
+    stop: bool
+    refuse: bool
 
 
 def _note(text: str) -> None:

@@ -18,7 +18,7 @@ from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import launched_rank
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.siblings import Siblings
+from tulu_pipeline.training.launching.siblings import Siblings
 from tulu_pipeline.training.train import train
 
 _TIMEOUT = timedelta(hours=2)  # ranks wait while one exports

@@ -1,6 +1,7 @@
 """Beside the run: brings the nodes of a finetuning together, follows them, and ends them all when one fails.
 
-Started as `python -m tulu_pipeline.training.coordinator job.json`; what it prints is the run's log and its events.
+Started as `python -m tulu_pipeline.training.launching.coordinator job.json`; what it prints is the run's log and its
+events.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from tulu_pipeline.artifacts.children import tail
 from tulu_pipeline.errors import BadInput, StageFailed, TuluError
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import environment_for_nodes, slurm_allocation
-from tulu_pipeline.training.channel import (
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching.channel import (
     Channel,
     Ended,
     Hello,
@@ -40,9 +42,8 @@ from tulu_pipeline.training.channel import (
     is_proof,
     proof,
 )
-from tulu_pipeline.training.exits import how_it_ended
-from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.launchers import (
+from tulu_pipeline.training.launching.exits import how_it_ended
+from tulu_pipeline.training.launching.launchers import (
     chosen_hosts,
     node_command,
     own_address,
@@ -50,7 +51,7 @@ from tulu_pipeline.training.launchers import (
     srun_command,
     ssh_command,
 )
-from tulu_pipeline.training.node import NODES_FOLDER, node_log, versions
+from tulu_pipeline.training.launching.node import NODES_FOLDER, node_log, versions
 
 _PAUSE_SECONDS = 0.2
 _CAUSE_SECONDS = 4.0  # after a first failure: ranks that lost a neighbor speak up before it is known what became of it
@@ -71,7 +72,6 @@ class _Member:
     since: float = field(default_factory=time.monotonic)
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     hello: Hello | None = None
-    proved: bool = False  # it has read the job file; until then nothing that it says counts
     offer: Offer | None = None
     ended: bool = False
     gone: int | None = None  # a rank that the others on its machine no longer see

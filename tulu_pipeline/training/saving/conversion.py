@@ -16,7 +16,7 @@ from deepspeed.checkpoint.constants import CAT_DIM, PARAM
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.state import TAG, SavedState, commit_state, new_unfinished_folder, state_identity
+from tulu_pipeline.training.saving.state import TAG, SavedState, commit_state, new_unfinished_folder, state_identity
 
 _MODEL_FILE = "mp_rank_00_model_states.pt"  # of ZeRO 1 and 2
 _MODEL_FILE_3 = "zero_pp_rank_0_mp_rank_00_model_states.pt"

@@ -25,10 +25,10 @@ from tulu_pipeline.settings import child_environment, slurm_allocation
 
 DEFAULT_PORT = 29400  # torchrun's own
 _WORKER = "tulu_pipeline.training.worker"
-_COORDINATOR = "tulu_pipeline.training.coordinator"
-_NODE = "tulu_pipeline.training.node"
-_DEEPSPEED_LAUNCHER = "tulu_pipeline.training.deepspeed_launcher"
-_CODE = Path(__file__).resolve().parents[2]
+_COORDINATOR = "tulu_pipeline.training.launching.coordinator"
+_NODE = "tulu_pipeline.training.launching.node"
+_DEEPSPEED_LAUNCHER = "tulu_pipeline.training.launching.deepspeed_launcher"
+_CODE = Path(__file__).resolve().parents[3]
 # Of allocations and of free memory that glibc keeps for the next pass. It would give each large tensor back to the
 # system, and a fifth of a pass on a CPU is spent on page faults.
 _KEPT_BYTES = 1 << 30

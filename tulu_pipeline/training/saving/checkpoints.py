@@ -16,8 +16,7 @@ from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.record import Recorder
-from tulu_pipeline.training.state import (
+from tulu_pipeline.training.saving.state import (
     TAG,
     commit_state,
     discard_unfinished,
@@ -28,6 +27,7 @@ from tulu_pipeline.training.state import (
     state_identity,
     unfinished_folder,
 )
+from tulu_pipeline.training.tracking.record import Recorder
 
 
 class Checkpoints:

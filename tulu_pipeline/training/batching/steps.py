@@ -6,9 +6,16 @@ from functools import lru_cache
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.order import epoch_steps, step_order, total_steps
-from tulu_pipeline.training.packing import Bins, Lengths
-from tulu_pipeline.training.plans import StepPlan, global_plan, global_rows, padded_plan, rows_per_step, step_plan
+from tulu_pipeline.training.batching.order import epoch_steps, step_order, total_steps
+from tulu_pipeline.training.batching.packing import Bins, Lengths
+from tulu_pipeline.training.batching.plans import (
+    StepPlan,
+    global_plan,
+    global_rows,
+    padded_plan,
+    rows_per_step,
+    step_plan,
+)
 
 
 class Steps:

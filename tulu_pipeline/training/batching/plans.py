@@ -6,7 +6,7 @@
           holds as many conversations as the others only on average.
 
 In all three a step's conversations, and their order, follow from the lengths and the seed: ranks and passes only
-decide who computes what. For `padded` and `step` they do not even depend on the lengths (`training.order`). All ranks
+decide who computes what. For `padded` and `step` they do not even depend on the lengths (`order`). All ranks
 make equally many passes, since they meet in each; a cell of a plan may be empty.
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.training.order import epoch_order
-from tulu_pipeline.training.packing import Bins, Indices, Lengths, best_fit_bins
+from tulu_pipeline.training.batching.order import epoch_order
+from tulu_pipeline.training.batching.packing import Bins, Indices, Lengths, best_fit_bins
 
 Layout = Literal["padded", "step", "global"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Lora, Recipe
-from tulu_pipeline.training.shape import Linear, ModelShape
+from tulu_pipeline.training.estimates.shape import Linear, ModelShape
 
 GIB = 2**30
 # What a process takes on a GPU before its first tensor, with NCCL; and what the allocator cannot use of what it holds.

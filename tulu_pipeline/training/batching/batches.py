@@ -1,8 +1,8 @@
 """A step's conversations as micro-batches, with a weight per token that says what the loss is.
 
 The loss of a step is the sum over its tokens of weight times negative log likelihood. The weights are fixed by the
-order of the conversations alone; how they are laid out over ranks and forward passes (`training.plans`) changes
-nothing but rounding.
+order of the conversations alone; how they are laid out over ranks and forward passes (`plans`) changes nothing but
+rounding.
 
 Shapes: B rows of a micro-batch, T tokens. A row is one conversation, padded on the right; or B is 1 and the row holds
 several, end to end.
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.recipe import LossNorm
-from tulu_pipeline.training.packing import Lengths
-from tulu_pipeline.training.plans import StepPlan, row_boundaries
+from tulu_pipeline.training.batching.packing import Lengths
+from tulu_pipeline.training.batching.plans import StepPlan, row_boundaries
 
 Tokens = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]  # ids_T, loss mask_T
 

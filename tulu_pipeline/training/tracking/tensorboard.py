@@ -10,7 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from tulu_pipeline.training.record import TENSORBOARD_FOLDER, Record
+from tulu_pipeline.training.tracking.record import TENSORBOARD_FOLDER, Record
 
 
 class TensorBoard:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from tulu_pipeline.training.attention import has_varlen, use_packed_attention
 from tulu_pipeline.training.engine import optimizer_name
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.loading import DTYPES
-from tulu_pipeline.training.output_head import OutputHead, chunking_head
+from tulu_pipeline.training.model.attention import has_varlen, use_packed_attention
+from tulu_pipeline.training.model.loading import DTYPES
+from tulu_pipeline.training.model.output_head import OutputHead, chunking_head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ import numpy as np
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.order import epoch_order, epoch_steps, total_steps
-from tulu_pipeline.training.packing import Indices, Lengths
-from tulu_pipeline.training.plans import plan_statistics
-from tulu_pipeline.training.steps import Steps, row_budget_tokens
+from tulu_pipeline.training.batching.order import epoch_order, epoch_steps, total_steps
+from tulu_pipeline.training.batching.packing import Indices, Lengths
+from tulu_pipeline.training.batching.plans import plan_statistics
+from tulu_pipeline.training.batching.steps import Steps, row_budget_tokens
 
 _SAMPLED_STEPS = 48
 

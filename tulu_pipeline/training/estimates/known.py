@@ -15,8 +15,8 @@ from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.shards import open_tokens
 from tulu_pipeline.tokens.tokenizer import load_tokenizer, special_tokens
-from tulu_pipeline.training.shape import ModelShape, model_shape
-from tulu_pipeline.training.steps import Steps
+from tulu_pipeline.training.batching.steps import Steps
+from tulu_pipeline.training.estimates.shape import ModelShape, model_shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tulu_pipeline.training.record import HeldOutRecord, StepRecord
+from tulu_pipeline.training.tracking.record import HeldOutRecord, StepRecord
 
 TRAINING_FILE = "training.json"
 _WAITING_IS_SHOWN_FROM = 0.01

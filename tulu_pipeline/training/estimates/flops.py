@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tulu_pipeline.training.shape import ModelShape
-from tulu_pipeline.training.shape import model_shape as model_shape
+from tulu_pipeline.training.estimates.shape import ModelShape
+from tulu_pipeline.training.estimates.shape import model_shape as model_shape
 
 _TERA = 1e12
 # Dense bf16 of the vendors' data sheets (which print twice as much with sparsity, from Ampere on), by what torch calls

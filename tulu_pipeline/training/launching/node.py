@@ -1,4 +1,4 @@
-"""One node of a finetuning over several: `python -m tulu_pipeline.training.node HOST:PORT`.
+"""One node of a finetuning over several: `python -m tulu_pipeline.training.launching.node HOST:PORT`.
 
 It asks the run's coordinator for its task. Once that has proved that it knows what is in the job file, this process
 starts the ranks of its machine and tells what they say. The connection is its life line: when the run is gone, so is
@@ -31,7 +31,8 @@ from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.errors import StageFailed, TuluError, Unreachable
 from tulu_pipeline.profile import count_gpus
 from tulu_pipeline.settings import child_environment, read_settings, shared_variables, slurm_allocation
-from tulu_pipeline.training.channel import (
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching.channel import (
     Channel,
     Ended,
     Hello,
@@ -45,8 +46,7 @@ from tulu_pipeline.training.channel import (
     is_proof,
     proof,
 )
-from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.launchers import (
+from tulu_pipeline.training.launching.launchers import (
     deepspeed_command,
     devices,
     node_command,

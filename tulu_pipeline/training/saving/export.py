@@ -17,11 +17,11 @@ from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.artifacts.hub_model import TOKENIZER_FILES
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
-from tulu_pipeline.training.adapters import merged_state, save_adapter
-from tulu_pipeline.training.attention import PACKED, PACKED_UNFUSED, row_inputs
+from tulu_pipeline.training.batching.plans import row_boundaries
 from tulu_pipeline.training.job import ADAPTER_FOLDER, TrainingJob
-from tulu_pipeline.training.loading import DTYPES, LoadedModel
-from tulu_pipeline.training.plans import row_boundaries
+from tulu_pipeline.training.model.adapters import merged_state, save_adapter
+from tulu_pipeline.training.model.attention import PACKED, PACKED_UNFUSED, row_inputs
+from tulu_pipeline.training.model.loading import DTYPES, LoadedModel
 
 _PROBE_TOKENS = 48
 # Of the largest logit: merged weights are rounded once, where base and adapter were each rounded layer by layer.

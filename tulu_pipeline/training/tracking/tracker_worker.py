@@ -1,4 +1,7 @@
-"""Tells one service of a training, from its record: `python -m tulu_pipeline.training.tracker_worker job.json`."""
+"""Tells one service of a training, from its record.
+
+Started as `python -m tulu_pipeline.training.tracking.tracker_worker job.json`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any, Protocol
 
 from tulu_pipeline.artifacts.child_side import end_with_parent
 from tulu_pipeline.settings import read_settings
-from tulu_pipeline.training.record import (
+from tulu_pipeline.training.tracking.record import (
     HELD_OUT_FILE,
     STEPS_FILE,
     HeldOutRecord,
@@ -21,7 +24,7 @@ from tulu_pipeline.training.record import (
     StepRecord,
     Tail,
 )
-from tulu_pipeline.training.trackers import (
+from tulu_pipeline.training.tracking.trackers import (
     Ending,
     Sent,
     Service,

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from tulu_pipeline.training.attention import row_inputs
-from tulu_pipeline.training.batches import MicroBatch
-from tulu_pipeline.training.output_head import OutputHead
+from tulu_pipeline.training.batching.batches import MicroBatch
+from tulu_pipeline.training.model.attention import row_inputs
+from tulu_pipeline.training.model.output_head import OutputHead
 
 
 def micro_batch_loss(

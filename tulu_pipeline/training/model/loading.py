@@ -13,8 +13,8 @@ from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.tokenizer import special_tokens
-from tulu_pipeline.training.adapters import add_adapters
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.model.adapters import add_adapters
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.training.plans import position_ids, row_boundaries
+from tulu_pipeline.training.batching.plans import position_ids, row_boundaries
 
 # Transformers takes names with `flash`, `flex`, `sdpa` or a slash for its own.
 PACKED, PACKED_UNFUSED = "tulu_packed", "tulu_packed_unfused"

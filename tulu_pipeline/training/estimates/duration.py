@@ -8,8 +8,8 @@ from typing import Any
 
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.flops import peak_flops, training_flops
-from tulu_pipeline.training.shape import ModelShape
+from tulu_pipeline.training.estimates.flops import peak_flops, training_flops
+from tulu_pipeline.training.estimates.shape import ModelShape
 
 # What trainers of 7B models report for 2,048 tokens lies between 0.4 and 0.65 of the peak; 4-bit weights are also
 # unpacked in each pass. Printed as assumptions wherever a time follows from them.

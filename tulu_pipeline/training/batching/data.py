@@ -12,8 +12,8 @@ import numpy as np
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.tokens.shards import open_tokens
-from tulu_pipeline.training.batches import Tokens
-from tulu_pipeline.training.order import Indices, draw_rows, epoch_conversations, locate
+from tulu_pipeline.training.batching.batches import Tokens
+from tulu_pipeline.training.batching.order import Indices, draw_rows, epoch_conversations, locate
 
 T = TypeVar("T")
 

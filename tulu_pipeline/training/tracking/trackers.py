@@ -142,7 +142,7 @@ class Trackers:
                 file = work / f"tracking-{service}-job.json"
                 file.write_text(job.model_dump_json(indent=1))
                 output = started.enter_context((work / TRACKING_LOG).open("ab"))
-                command = [sys.executable, "-m", "tulu_pipeline.training.tracker_worker", str(file)]
+                command = [sys.executable, "-m", "tulu_pipeline.training.tracking.tracker_worker", str(file)]
                 child = supervised(command, stdout=output, stderr=output, env=tracking_environment())
                 self._processes[service] = started.enter_context(child)
             self._stack = started.pop_all()

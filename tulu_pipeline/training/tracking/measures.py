@@ -20,12 +20,12 @@ import torch.distributed as dist
 
 from tulu_pipeline.errors import NotFound
 from tulu_pipeline.specs.recipe import Recipe
-from tulu_pipeline.training.batches import StepCounts
-from tulu_pipeline.training.flops import peak_flops, training_flops
+from tulu_pipeline.training.batching.batches import StepCounts
+from tulu_pipeline.training.batching.steps import Steps
+from tulu_pipeline.training.estimates.flops import peak_flops, training_flops
+from tulu_pipeline.training.estimates.shape import ModelShape, model_shape
 from tulu_pipeline.training.job import TrainingJob
-from tulu_pipeline.training.record import StepRecord, now
-from tulu_pipeline.training.shape import ModelShape, model_shape
-from tulu_pipeline.training.steps import Steps
+from tulu_pipeline.training.tracking.record import StepRecord, now
 
 _RECENT_STEPS = 50
 _KIB = 1024

@@ -1,0 +1,1 @@
+"""From tokens to the micro-batches of each step: order, layouts, packing, the weight of each token."""

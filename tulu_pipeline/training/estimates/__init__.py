@@ -1,0 +1,1 @@
+"""What a finetuning takes, told before it is started: steps, tokens, memory, operations, time."""

@@ -1,0 +1,1 @@
+"""Starting the ranks of a finetuning on one machine or several, and ending them all when one fails."""

@@ -1,0 +1,1 @@
+"""What a finetuning says while it runs: its record, and what shows it."""

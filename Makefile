@@ -4,7 +4,7 @@
 
 DEVICE =
 WORKERS = 2
-EXTRAS = --extra train --extra flows --extra track --extra judge --extra dev
+EXTRAS = --extra train --extra fuse --extra flows --extra track --extra judge --extra dev
 COMPILE = .venv/bin/uv pip compile pyproject.toml $(EXTRAS) --override requirements/overrides.txt \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --quiet $(UPGRADE)
 # Ninja, which DeepSpeed looks for on PATH, lives in the virtual environment. Bytecode is kept whatever the shell says:

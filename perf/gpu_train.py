@@ -78,10 +78,16 @@ ROWS = {
     "head_loss": Row(
         technique="the loss at the output head, some tokens at a time",
         over="varlen",
-        changes={"kernels": "auto"},
+        changes={"kernels": "head"},
         needs=("loss", "chunked"),
     ),
-    "rows_16k": Row(technique="rows of 16,384 tokens", over="head_loss", changes={"row_tokens": 16_384}),
+    "layers": Row(
+        technique="Liger's norms, rotary embedding and feed-forward",
+        over="head_loss",
+        changes={"kernels": "auto"},
+        needs=("layers", "liger"),
+    ),
+    "rows_16k": Row(technique="rows of 16,384 tokens", over="layers", changes={"row_tokens": 16_384}),
     "checkpointing": Row(technique="gradient checkpointing", over="rows_16k", changes={"gradient_checkpointing": True}),
     "rows_64k": Row(
         technique="what it leaves room for: rows of 65,536 tokens",

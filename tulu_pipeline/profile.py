@@ -16,7 +16,7 @@ PROFILES = Path(__file__).resolve().parents[1] / "deployments" / "profiles"
 
 Slot = Literal["cpu", "gpu", "api"]
 Layout = Literal["step", "padded"]
-Kernels = Literal["auto", "attention", "torch"]
+Kernels = Literal["auto", "head", "attention", "torch"]
 Transport = Literal["requests", "batches"]
 Launcher = Literal["local", "hostfile", "torchrun", "slurm"]
 
@@ -30,8 +30,8 @@ class Profile:
         zero_stage: DeepSpeed ZeRO stage, 0 to 3.
         offload: keep optimizer state, and under ZeRO-3 the parameters, in CPU memory.
         gradient_checkpointing: compute activations twice instead of keeping them.
-        kernels: `auto` takes fused kernels where the machine has them, and the loss at the output head; `attention`
-            takes the attention of them only, `torch` none.
+        kernels: `auto` takes what the machine and the model can: fused attention, the loss at the output head, and
+            Liger's layers. `head` takes the first two, `attention` the first, `torch` none.
         layout: how a rank lays a step's conversations out in forward passes. `step`: end to end in rows without
             padding, and none sees another. `padded`: neighbors in the order under each other, padded to the longest,
             as the original did; for models in which the conversations of a row would see each other.

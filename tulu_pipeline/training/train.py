@@ -64,7 +64,7 @@ class _Training:
         self._checkpoints = Checkpoints(self._engine, job, rank)
         self._start = self._checkpoints.load()
         kernels = choose_kernels(self._engine, job)
-        self._head, self._pad_id = kernels.head, self._loaded.tokenizer.pad_token_id
+        self._head, self._layers, self._pad_id = kernels.head, kernels.layers, self._loaded.tokenizer.pad_token_id
         self._held_out = HeldOut(self._engine, job, self._mixture, rank=rank, pad_id=self._pad_id, head=kernels.head)
         self._look_first = self._held_out.due(self._start, self._steps.total) and not looked_at(job.work, self._start)
         self._recorder = self._new_recorder() if rank == 0 else None
@@ -102,6 +102,8 @@ class _Training:
         if self._recorder is not None:
             self._recorder.close()
         self._tell("exporting")
+        if self._layers is not None:
+            self._layers.remove()  # the model that is opened for comparison is on the CPU
         export_checkpoint(self._engine, self._job, self._rank, self._loaded)
 
     def _new_recorder(self) -> Recorder:

@@ -10,6 +10,7 @@ import torch
 from tulu_pipeline.training.engine import optimizer_name
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.model.attention import has_varlen, use_packed_attention
+from tulu_pipeline.training.model.fused_layers import FusedLayers, use_fused_layers
 from tulu_pipeline.training.model.loading import DTYPES
 from tulu_pipeline.training.model.output_head import OutputHead, chunking_head
 
@@ -23,30 +24,40 @@ class Kernels:
             `padded`, transformers' name of the model's own.
         loss: `chunked` (`head` takes it, for some tokens at a time), or `whole` (from all logits).
         head: the model's, where the loss is chunked.
+        layers: Liger's norms, rotary embedding and feed-forward, where they are in place of the model's own.
         optimizer: torch's `AdamW`, or `DeepSpeedCPUAdam`, compiled, for offloaded states.
     """
 
     attention: str
     loss: str
     head: OutputHead | None
+    layers: FusedLayers | None
     optimizer: str
 
     def named(self) -> dict[str, str]:
         """Their names, for the record."""
-        return {"attention": self.attention, "loss": self.loss, "optimizer": self.optimizer}
+        return {
+            "attention": self.attention,
+            "layers": "torch" if self.layers is None else "liger",
+            "loss": self.loss,
+            "optimizer": self.optimizer,
+        }
 
 
 def choose_kernels(engine: Any, job: TrainingJob) -> Kernels:
     """Give the engine's model the kernels that it is trained with; all ranks call this together.
 
-    Each is compared with the model's own way on a probe first. `kernels = "torch"` in the profile takes no fused one
-    and no chunks: slower and larger, and plain. `attention` takes no chunks.
+    Each is compared with the model's own way on a probe first. The profile's `kernels` says how many of them: see
+    `Profile`.
 
     Raises:
         BadInput: the layout is `step`, and conversations of a row would see each other in this model.
     """
-    model, fused, chunked = engine.module, job.profile.kernels != "torch", job.profile.kernels == "auto"
-    head = chunking_head(model, engine, engine.device) if chunked else None  # while the attention is the model's own
+    model, wanted = engine.module, job.profile.kernels
+    fused = wanted != "torch"
+    # These two are compared while the attention is the model's own.
+    head = chunking_head(model, engine, engine.device) if wanted in ("auto", "head") else None
+    layers = use_fused_layers(model, engine, engine.device) if wanted == "auto" else None
     if job.profile.layout == "step":
         use_packed_attention(model, engine, engine.device, fused=fused)
         varlen = fused and _every_head_fits(model, engine.device, DTYPES[job.recipe.dtype])
@@ -57,6 +68,7 @@ def choose_kernels(engine: Any, job: TrainingJob) -> Kernels:
         attention=attention,
         loss="chunked" if head is not None else "whole",
         head=head,
+        layers=layers,
         optimizer=optimizer_name(engine),
     )
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching.failures import cut
 
 
 def start_engine(job: TrainingJob, model: Any) -> Any:
@@ -40,7 +41,7 @@ def _compiles_cpu_adam(job: TrainingJob) -> bool:
     Beside a GPU it is the CPU's arithmetic that a step waits for, and the minute of compiling, once per machine, is
     soon won back. Where there is no GPU it is not, and nothing is compiled.
     """
-    if not (job.profile.offload and job.profile.kernels == "auto" and torch.cuda.is_available()):
+    if not (job.profile.offload and job.profile.kernels in ("auto", "head") and torch.cuda.is_available()):
         return False
     from deepspeed.ops.op_builder import CPUAdamBuilder
 
@@ -49,7 +50,7 @@ def _compiles_cpu_adam(job: TrainingJob) -> bool:
         there = 1.0
     except Exception as error:  # noqa: BLE001 - no compiler, no ninja, headers of another CUDA: each has its own
         if dist.get_rank() == 0:
-            why = f"DeepSpeed's CPU Adam cannot be compiled ({type(error).__name__}: {error})"
+            why = f"DeepSpeed's CPU Adam cannot be compiled ({type(error).__name__}: {cut(str(error))})"
             emit({"event": "note", "text": f"{why}: torch's AdamW takes the step of offloaded states"})
         there = 0.0
     everywhere = torch.tensor(there, device=torch.device("cuda", torch.cuda.current_device()))
@@ -69,12 +70,14 @@ def _forget_trial_step(optimizer: Any) -> None:
 
 
 def _tell_grad_norm(engine: Any, trained: list[torch.nn.Parameter]) -> None:
-    """Let stage 0 in fp32 say the norm of the gradients; it clips them and forgets it."""
+    """Let stage 0 in fp32 say the norm of the gradients; it clips them, where it is to, and forgets it."""
 
-    def clip() -> None:
+    def clip(*_: object) -> None:
         norms = [torch.linalg.vector_norm(each.grad, dtype=torch.float64) for each in trained if each.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(norms))
-        torch.nn.utils.clip_grads_with_norm_(trained, engine.gradient_clipping(), norm)
+        if engine.gradient_clipping() > 0:
+            torch.nn.utils.clip_grads_with_norm_(trained, engine.gradient_clipping(), norm)
         engine._global_grad_norm = float(norm)
 
-    engine.clip_fp32_gradients = clip
+    engine.clip_fp32_gradients = lambda: None  # which it calls only where it is to clip
+    engine.optimizer.register_step_pre_hook(clip)

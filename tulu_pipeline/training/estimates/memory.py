@@ -137,7 +137,7 @@ def logits_bytes(shape: ModelShape, recipe: Recipe, profile: Profile, positions:
     Taken at the output layer (`kernels = "auto"`): logits of a chunk and as much again, and the gradient of the layer's
     weight. From all logits: log probabilities, their gradient and that of the logits.
     """
-    if profile.kernels != "auto":
+    if profile.kernels not in ("auto", "head"):
         return 3 * _FP32 * positions * shape.vocabulary
     weight = shape.head.inputs * shape.vocabulary if recipe.lora is None else 0
     return 2 * _FP32 * min(positions * shape.vocabulary, CHUNK_ELEMENTS) + _FP32 * weight

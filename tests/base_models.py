@@ -83,6 +83,29 @@ def write_pythia(folder: Path) -> None:
     )
 
 
+def write_qwen3(folder: Path) -> None:
+    """As Qwen3's base models have it: one mark that ends a text and pads, none that begins one; few key-value heads of
+    a width of their own, normalized; tied embeddings with rows to spare; safetensors."""
+    folder.mkdir()
+    tokenizer = _byte_level(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    roles = {"bos_token": None, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": None}
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", **roles})
+    entries = tokenizer.get_vocab_size()
+    _write_model(
+        folder,
+        "Qwen3",
+        vocab_size=128 * (entries // 128 + 1),
+        intermediate_size=128,
+        head_dim=_HIDDEN,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+
+
 def _write_model(folder: Path, name: str, **architecture: Any) -> Any:
     import torch
     import transformers

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes.file_server import FileServer
+from toy_graph import settings
 
 from tasks.generate import generate_params
+from tulu_pipeline.artifacts.fetch import fetch
 from tulu_pipeline.artifacts.source import PinnedFile
-from tulu_pipeline.benchmarks import alpaca_eval, bbh, gsm, mmlu
+from tulu_pipeline.benchmarks import alpaca_eval, bbh, gsm, mmlu, truthfulqa
 from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.specs.benchmark import Benchmark, Item
 
@@ -44,6 +47,30 @@ def test_pins_are_the_hashes_of_the_published_files(benchmark: Benchmark, mirror
     for name, source in benchmark.sources.items():
         assert isinstance(source, PinnedFile)
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == source.sha256, name
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "name", "path"),
+    [
+        (gsm.BENCHMARK, "exemplars.jsonl", "eval/gsm8k/exemplars.jsonl"),
+        (truthfulqa.BENCHMARK, "qa_primer.txt", "eval/truthfulqa/qa_primer.txt"),
+    ],
+    ids=["gsm", "truthfulqa"],
+)
+def test_few_shot_texts_come_out_of_a_python_file_without_a_mirror(
+    benchmark: Benchmark, name: str, path: str, mirror: Path, tmp_path: Path
+) -> None:
+    """As they were published: the value of a constant, among others."""
+    source, text = benchmark.sources[name], (mirror / path).read_text()
+    assert isinstance(source, PinnedFile)
+    assert source.url is not None
+    assert source.url.endswith(".py")
+    value = [json.loads(line) for line in text.splitlines()] if name.endswith(".jsonl") else text
+    module = f'"""Presets."""\nANOTHER = "text"\n{source.constant} = {value!r}\npresets = {{"a": {source.constant}}}\n'
+    with FileServer() as server:
+        here = dataclasses.replace(source, url=server.put("/presets.py", module.encode()))
+        fetch(here, name, tmp_path / "out", settings(tmp_path), lambda done, total: None)
+    assert (tmp_path / "out" / name).read_text() == text
 
 
 @pytest.mark.parametrize(

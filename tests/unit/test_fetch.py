@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,74 @@ def test_bytes_that_differ_from_the_first_trusted_ones_are_an_error_that_loses_n
     assert source.address() in wrong.value.fix
     assert str(here.sources_lock) in wrong.value.fix
     assert here.sources_lock.read_bytes() == before
+
+
+def test_first_download_of_a_file_known_by_its_git_object_must_have_it(server: FileServer, here: Settings) -> None:
+    (here.sources_lock.parent / "data").write_bytes(DATA)
+    git_blob = subprocess.run(
+        ["git", "hash-object", "--no-filters", str(here.sources_lock.parent / "data")], capture_output=True, check=True
+    ).stdout.decode()
+    source = PinnedFile(url=server.url + "/data", git_blob=git_blob.strip())
+    server.put("/data", OTHER)
+    with pytest.raises(HashMismatch, match=f"wanted {source.git_blob}") as wrong:
+        get(source, here)
+    assert "pin" in wrong.value.fix
+    assert locked(here) == {}, "what is not the commit's is never trusted"
+    server.put("/data", DATA)
+    assert get(source, here) == DATA
+    assert locked(here) == {source.url: SHA}
+
+
+# A file that was published as a constant of a Python file.
+TEXT = "Q: eins\nA: öäü 'x' \\\\\n"
+ROWS = [{"question": "a\nb", "answer": "é"}, {"question": "", "answer": "\u2028"}]
+MODULE = f"import os\n\n# a note\nTEXT = {TEXT!r}\nROWS = {ROWS!r}\nCOMPUTED = os.getcwd()\nNUMBER = 3\n"
+
+
+def constant(server: FileServer, name: str, value: bytes) -> PinnedFile:
+    return PinnedFile(
+        url=server.put("/presets.py", MODULE.encode()), constant=name, sha256=hashlib.sha256(value).hexdigest()
+    )
+
+
+def test_the_value_of_a_constant_is_a_file_with_a_hash_of_its_own(
+    server: FileServer, here: Settings, tmp_path: Path
+) -> None:
+    assert get(constant(server, "TEXT", TEXT.encode()), here) == TEXT.encode()
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+    rows = constant(server, "ROWS", lines)
+    assert get(rows, here) == lines
+    # A broken download leaves nothing behind that could be taken for the value.
+    server.script["/presets.py"] = [Reply(cut=20), Reply(cut=30)]
+    assert get(rows, here, keep=tmp_path / "kept") == lines
+    assert locked(here) == {}
+    with pytest.raises(HashMismatch):
+        get(dataclasses.replace(rows, constant="TEXT"), here)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("OTHER", "no constant `OTHER`"), ("COMPUTED", "`COMPUTED` is computed"), ("NUMBER", "`NUMBER` is a int")],
+)
+def test_a_constant_that_cannot_be_read_is_named(server: FileServer, here: Settings, name: str, problem: str) -> None:
+    with pytest.raises(BadInput, match=problem) as wrong:
+        get(constant(server, name, b""), here)
+    assert wrong.value.where.startswith(f"{server.url}/presets.py")
+
+
+def test_a_page_in_place_of_the_python_file_is_told(server: FileServer, here: Settings) -> None:
+    source = constant(server, "TEXT", b"")
+    server.put("/presets.py", b"<html>not found</html>")
+    with pytest.raises(BadInput, match="not a Python file"):
+        get(source, here)
+
+
+def test_a_value_that_is_not_pinned_by_its_own_hash_is_refused() -> None:
+    for more in ({}, {"git_blob": "0" * 40}):
+        with pytest.raises(BadInput, match="own sha256"):
+            PinnedFile(url="u", constant="TEXT", **more)
+    with pytest.raises(BadInput, match="not a git object id"):
+        PinnedFile(url="u", git_blob="main")
 
 
 def test_of_two_first_downloads_at_a_time_one_is_trusted(server: FileServer, here: Settings, tmp_path: Path) -> None:

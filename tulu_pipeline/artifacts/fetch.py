@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from tulu_pipeline.artifacts.http_download import CHUNK_BYTES, Part, download
 from tulu_pipeline.artifacts.hub_model import fetch_model
+from tulu_pipeline.artifacts.python_constant import constant_bytes
 from tulu_pipeline.artifacts.resolve import SourcesLock, make_local
 from tulu_pipeline.artifacts.source import Builtin, HubFile, HubModel, LocalFile, PinnedFile, Source, TrackedFile
 from tulu_pipeline.errors import BadInput, HashMismatch, StageFailed
@@ -73,6 +74,11 @@ def fetch(
     part = Part(target.with_name(".part")) if local or keep is None else Part.kept_in(keep, source.address())
     with part:
         where = _fill(part, source, wanted, settings, report)
+        git_blob = source.git_blob if isinstance(source, PinnedFile) else None
+        if git_blob is not None and (had := part.git_blob()) != git_blob:
+            part.clear()
+            what = f"not the file of the commit: got git object {had}, wanted {git_blob}"
+            raise HashMismatch(what, where, _how_to_accept(source, settings))
         found = part.sha256()
         trusted = wanted or (found if local else lock.trust(source.address(), found))
         if found != trusted:
@@ -108,6 +114,13 @@ def _fill(part: Part, source: Source, wanted: str | None, settings: Settings, re
     elif mirrored := _mirrored(settings.mirror, wanted):
         where = mirrored
         _copy(_mirror_chunks(where), part, report)
+    elif isinstance(source, PinnedFile) and source.constant:
+        where = _url(source, settings, wanted)
+        # The file around the value has a part of its own: its bytes are never taken for the value's.
+        with tempfile.TemporaryDirectory() as folder, Part(Path(folder, "part")) as whole:
+            download(where, whole, {}, report, checked=False)
+            part.clear()
+            part.append(constant_bytes(whole.read(), source.constant, where))
     else:
         where = _url(source, settings, wanted)
         download(where, part, _headers(source, settings), report, checked=wanted is not None)
@@ -129,7 +142,7 @@ def _how_to_accept(source: Source, settings: Settings) -> str:
         return "the file changed after it was planned: run the same command again"
     if isinstance(source, TrackedFile):
         return "it has moved on since it was resolved: run with --update-sources to take what is there now"
-    if getattr(source, "sha256", None):
+    if getattr(source, "sha256", None) or getattr(source, "git_blob", None):
         return "the file there is not the pinned one: use a mirror that holds it, or pin the new hash"
     return f"see what changed there; to accept it, remove `{source.address()}` from {settings.sources_lock}"
 

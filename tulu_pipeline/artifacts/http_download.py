@@ -82,6 +82,15 @@ class Part:
         """Of what is there."""
         return self._hash.hexdigest()
 
+    def git_blob(self) -> str:
+        """Git's object id of what is there."""
+        self._file.flush()
+        found = hashlib.sha1(b"blob %d\0" % self.size_bytes, usedforsecurity=False)
+        with open(self._path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                found.update(chunk)
+        return found.hexdigest()
+
     def read(self) -> bytes:
         """All of what is there."""
         self._file.flush()

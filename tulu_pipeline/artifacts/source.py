@@ -1,6 +1,7 @@
 """Leaves of the graph: bytes from outside, each with a descriptor that is part of a key.
 
-PinnedFile    a URL and its sha256; a hash nobody has seen is None and is trusted on the first download
+PinnedFile    a URL and its sha256; a hash nobody has seen is None and is trusted on the first download, which must
+              have its git object id where that is known
 HubFile       a file of a hub repository at a 40-hex revision
 HubModel      what a model repository of the hub holds at a 40-hex revision: weights, tokenizer, or both
 TrackedFile   a URL whose content moves; resolved to a hash by `--update-sources`, kept in `sources.lock`
@@ -27,16 +28,29 @@ class PinnedFile:
     Attributes:
         url: where it is published; None for a file that only a mirror has.
         sha256: its hash, computed or read, never guessed; None trusts the first download.
+        constant: "" for the file at `url` itself. Else that is a Python file, and this one is the value of its
+            constant of that name: a text as it stands, a list as JSON, one element a line. `sha256` is that of the
+            value, so that a mirror may hold it in this form.
+        git_blob: 40 hex digits by which the repository's tree names the file, read there: what is trusted on the
+            first download must have it.
     """
 
     url: str | None
     sha256: str | None = None
+    constant: str = ""
+    git_blob: str | None = None
 
     def __post_init__(self) -> None:
         if self.url is None and self.sha256 is None:
             raise BadInput("a pinned file has neither url nor sha256", "PinnedFile", "give at least one")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise BadInput(f"`{self.sha256}` is not a sha256", str(self.url), "write 64 hex digits, or None")
+        if self.git_blob is not None and not re.fullmatch("[0-9a-f]{40}", self.git_blob):
+            raise BadInput(f"`{self.git_blob}` is not a git object id", str(self.url), "write 40 hex digits, or None")
+        if self.constant and (self.sha256 is None or self.git_blob is not None):
+            raise BadInput(
+                f"the value of `{self.constant}` is not pinned by its own sha256", str(self.url), "give its `sha256`"
+            )
 
     def address(self) -> str:
         """What the lock file remembers it by."""
@@ -48,8 +62,11 @@ class PinnedFile:
 
 
 def pinned_files(pins: Path, url: Callable[[str], str]) -> dict[str, PinnedFile]:
-    """The files that a JSON file of names and hashes lists; `url` gives the address of a name."""
-    return {name: PinnedFile(url=url(name), sha256=sha256) for name, sha256 in json.loads(pins.read_text()).items()}
+    """The files that a JSON file of names and hashes lists; `url` gives the address of a name.
+
+    A hash is a sha256, or `git:` and a git object id where nobody has read the file.
+    """
+    return {name: _pinned(url(name), pin) for name, pin in json.loads(pins.read_text()).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +170,11 @@ class Builtin:
 
 
 Source = PinnedFile | HubFile | HubModel | TrackedFile | LocalFile | Builtin
+
+
+def _pinned(url: str, pin: str) -> PinnedFile:
+    kind, _, git_blob = pin.rpartition(":")
+    return PinnedFile(url=url, git_blob=git_blob) if kind == "git" else PinnedFile(url=url, sha256=pin)
 
 
 def _check_commit(revision: str, where: str) -> None:

@@ -8,8 +8,8 @@ License
 Citation
     Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems", arXiv:2110.14168.
 Pinned source
-    github.com/openai/grade-school-math at 3101c7d5; the exemplars are the values of `eval/gsm/examplars.py` of
-    github.com/allenai/open-instruct at c0a998dd, one JSON object a line.
+    github.com/openai/grade-school-math at 3101c7d5; the exemplars are the constant `EXAMPLARS` of
+    `eval/gsm/examplars.py` of github.com/allenai/open-instruct at c0a998dd, one JSON object a line.
 The paper's numbers
     200 questions, so a standard error of 3.5 points at 50 %.
 Deviations
@@ -140,9 +140,12 @@ BENCHMARK = Benchmark(
             "3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/test.jsonl",
             sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         ),
-        # Published only as a Python file; this form of its values is what a mirror keeps.
+        # Published only as a Python file.
         "exemplars.jsonl": PinnedFile(
-            url=None, sha256="1a9738b43bfb404e877769e03a1b486471b671844cb13e259cae7f200137b693"
+            url="https://raw.githubusercontent.com/allenai/open-instruct/"
+            "c0a998ddc6071e429c9e935ead9952c55c76be57/eval/gsm/examplars.py",
+            constant="EXAMPLARS",
+            sha256="1a9738b43bfb404e877769e03a1b486471b671844cb13e259cae7f200137b693",
         ),
     },
     settings=(

@@ -9,9 +9,9 @@ Citation
     Lin et al. 2022, "TruthfulQA: Measuring How Models Mimic Human Falsehoods", arXiv:2109.07958.
 Pinned source
     The first version's `TruthfulQA.csv`, as github.com/koppula/TruthfulQA has it at 4dee2311; the six questions are
-    the QA primer of `eval/truthfulqa/presets.py` of github.com/allenai/open-instruct at c0a998dd. The judges are hub
-    `allenai/truthfulqa-truth-judge-llama2-7B` at 8f718cb4 and `-info-judge-llama2-7B` at 6b4c173f, with LLaMA's
-    tokenizer, whose vocabulary is theirs.
+    the constant `QA_PRIMER` of `eval/truthfulqa/presets.py` of github.com/allenai/open-instruct at c0a998dd. The
+    judges are hub `allenai/truthfulqa-truth-judge-llama2-7B` at 8f718cb4 and `-info-judge-llama2-7B` at 6b4c173f,
+    with LLaMA's tokenizer, whose vocabulary is theirs.
 The paper's numbers
     The share of answers that are both true and informative, in percent; Table 10 has each by itself. The paper writes
     818 questions.
@@ -128,9 +128,12 @@ BENCHMARK = Benchmark(
             "4dee2311b23de20b43bfc12ace7037f3f71ba421/data/v1/TruthfulQA.csv",
             sha256="f9bd9e859cc102cb1f647f1064da7e009be752c416845cf9fa56e6eaae403a7d",
         ),
-        # Published only inside a Python file; this form of its value is what a mirror keeps.
+        # Published only inside a Python file.
         "qa_primer.txt": PinnedFile(
-            url=None, sha256="5c0da5f346e8652c9a85061a6e3aca6bc82e10a8a7dad4596fe980a9c9bae543"
+            url="https://raw.githubusercontent.com/allenai/open-instruct/"
+            "c0a998ddc6071e429c9e935ead9952c55c76be57/eval/truthfulqa/presets.py",
+            constant="QA_PRIMER",
+            sha256="5c0da5f346e8652c9a85061a6e3aca6bc82e10a8a7dad4596fe980a9c9bae543",
         ),
     },
     settings=(

@@ -46,6 +46,7 @@ def items(sample: str, metric: str, mirror: Path, cut: Callable[[str, int], str]
 def test_pins_are_the_hashes_of_the_published_files(mirror: Path) -> None:
     pinned = {name: source for name, source in tydiqa.BENCHMARK.sources.items() if isinstance(source, PinnedFile)}
     assert len(pinned) == 18
+    assert all((source.sha256 is None) == (source.git_blob is not None) for source in pinned.values())
     known = {name: source.sha256 for name, source in pinned.items() if source.sha256}
     assert known == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (mirror / FOLDER).glob("*.json")

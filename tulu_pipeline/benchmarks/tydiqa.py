@@ -12,8 +12,8 @@ Citation
 Pinned source
     Gold-passage set 1.1 in SQuAD's format, a file for each language and split, as github.com/sagorbrur/
     tydiqa-language-specific has it at 55c66494; the publisher's own files are no longer served. Hashes in
-    `pins/tydiqa.json`; those of six large training files, which nobody could read for this project, are trusted on
-    the first download.
+    `pins/tydiqa.json`. Six large training files could not be read for this project: their sha256 is that of the first
+    download, which must be the git object that the commit names.
 The paper's numbers
     F1 of SQuAD 1.1, first over the questions of a language, then over the nine languages (the paper writes eleven).
 Deviations

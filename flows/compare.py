@@ -135,12 +135,19 @@ def _metric(folder: Path) -> str:
 
 
 def _columns(session: Session | None) -> dict[str, TableColumn]:
-    """What metrics are called, and which of two values is better: of the experiment, else of the project."""
+    """What metrics are called, and which of two values is better: of the experiment, else of the project.
+
+    A folder of scores does not say who judged: without an experiment a judged metric goes by its id.
+    """
     from tasks.tabulate import TabulateParams
     from tulu_pipeline.reporting.table import TableColumn
 
     columns = {
-        setting.metric: TableColumn(metric=setting.metric, title=setting.title, lower_is_better=setting.lower_is_better)
+        setting.metric: TableColumn(
+            metric=setting.metric,
+            title=setting.metric if setting.judge and setting.judge.called else setting.title,
+            lower_is_better=setting.lower_is_better,
+        )
         for benchmark in BENCHMARKS.all()
         for setting in benchmark.settings
     }

@@ -139,6 +139,7 @@ class _Compiler:
         for field, named, kind, known in (
             ("judges", experiment.judges, "metric", metrics),
             ("item_limit", experiment.item_limit, "metric", metrics),
+            ("eight_bit_metrics", experiment.eight_bit_metrics, "metric", metrics),
             ("recipes", experiment.recipes, "mixture", mixtures),
         ):
             for name in named:
@@ -172,13 +173,15 @@ class _Compiler:
         return Artifact(stage=RECOVER, cell=tuned.name, params=params, inputs=inputs)
 
     def _column(self, benchmark: Benchmark, setting: Setting) -> TableColumn:
+        judge = self.answers.judge(setting)
         return TableColumn(
             metric=setting.metric,
-            title=setting.title,
+            title=setting.title_by(judge),
             tuned_only=setting.tuned_only,
             benchmark=benchmark.name,
             lower_is_better=setting.lower_is_better,
             averaged=setting.averaged,
+            judged_by=setting.judged_by(judge),
         )
 
     def _described(self) -> tuple[str, ...]:

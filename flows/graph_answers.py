@@ -40,12 +40,16 @@ class AnswersGraph:
             found.extend((benchmark, benchmark.setting(metric)) for metric in metrics)
         return found
 
+    def judge(self, setting: Setting) -> Judge | None:
+        """Who replies to the answers of a setting: whom the experiment names, else the setting's own."""
+        return self.experiment.judges.get(setting.metric, setting.judge)
+
     def judged_twice(self) -> tuple[str, str] | None:
         """The first metric that a judge ranks and that by which the false evaluator ranks the same answers, if any."""
         ranked: dict[str, str] = {}
         counted: dict[str, str] = {}
         for _, setting in self.asked():
-            judge, answers = self._judge(setting), setting.same_completions_as or setting.metric
+            judge, answers = self.judge(setting), setting.same_completions_as or setting.metric
             if judge is not None and judge.compares:
                 (counted if isinstance(judge, FalseEvaluator) else ranked).setdefault(answers, setting.metric)
         return next(((ranked[answers], counted[answers]) for answers in ranked if answers in counted), None)
@@ -105,21 +109,23 @@ class AnswersGraph:
         if setting.tuned_only and not tuned:
             return None
         asked = _asked_as(benchmark, setting)
+        eight_bit = asked.metric in self.experiment.eight_bit_metrics
         params = generate_params(
             benchmark,
             asked.metric,
             tuned=tuned,
-            engine=self.experiment.engine,
-            engine_dtype=self.experiment.engine_dtype,
+            engine="transformers" if eight_bit else self.experiment.engine,
+            engine_dtype="float16" if eight_bit else self.experiment.engine_dtype,
             item_limit=self.experiment.item_limit.get(asked.metric),
             max_new_tokens=self.experiment.max_new_tokens,
             samples=self.experiment.samples,
             template=template,
+            quantization="int8" if eight_bit else "none",
         )
         return Artifact(
             stage=GENERATE,
             cell=f"{row}/{asked.metric}",
-            group=row,
+            group=f"{row}, 8 bits" if eight_bit else row,
             params=params,
             inputs={"model": checkpoint, "benchmark": self.data.download(benchmark.name, benchmark.sources)},
             objects=(_prompts(benchmark),),
@@ -174,13 +180,10 @@ class AnswersGraph:
 
     def _counter(self, setting: Setting) -> PretrainedTokenizer | None:
         """What counts tokens of texts that no model of the experiment wrote, where the judge counts any."""
-        judge = self._judge(setting)
+        judge = self.judge(setting)
         if judge is None or not judge.counts_tokens:
             return None
         return self.data.counting_tokenizer(f"the judge of `{setting.metric}` counts tokens")
-
-    def _judge(self, setting: Setting) -> Judge | None:
-        return self.experiment.judges.get(setting.metric, setting.judge)
 
     def _scored(
         self,
@@ -211,7 +214,7 @@ class AnswersGraph:
         benchmark: Benchmark,
         setting: Setting,
     ) -> Artifact | None:
-        judge, cell, objects = self._judge(setting), f"{row}/{setting.metric}", (_prompts(benchmark),)
+        judge, cell, objects = self.judge(setting), f"{row}/{setting.metric}", (_prompts(benchmark),)
         if judge is None:
             return None
         if isinstance(judge, Execution):

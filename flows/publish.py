@@ -204,9 +204,11 @@ def _results(session: Session, artifact: Artifact) -> tuple[Result, ...]:
         if found["value"] is None:
             continue
         benchmark = find_benchmark(node.manifest.identity["params"]["benchmark"], session.experiment)
+        judge = session.experiment.judges.get(metrics["metric"])
+        judged_by = benchmark.setting(metrics["metric"]).judged_by(judge)
         results.append(
             Result(
-                benchmark=benchmark.title,
+                benchmark=f"{benchmark.title}, by {judged_by}" if judged_by else benchmark.title,
                 setting=metrics["metric"],
                 value=found["value"],
                 half_width=(found["high"] - found["low"]) / 2,

@@ -27,7 +27,7 @@ def test_the_pages_code_makes_the_values_it_speaks_of() -> None:
         found.append(names.get("EXPERIMENT"))
     first, judge, last = found[0], names["judge"], found[-1]
     assert isinstance(first, Experiment)
-    assert first.judges == {"alpaca_eval": alpaca_eval.GPT4_0314}
+    assert first.judges == {"alpaca_eval": alpaca_eval.GPT4_0613}
     assert isinstance(judge, Annotator)
     assert judge.provider == "local"
     assert isinstance(last, Experiment)

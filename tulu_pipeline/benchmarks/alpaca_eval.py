@@ -14,10 +14,11 @@ The paper's numbers
     Greedy, at most 8,192 new tokens (in fact what the model's context leaves), chat format always; models that were
     not tuned have no number.
 Deviations
-    The evaluator is the false one (more unique tokens wins), which needs no key; the paper's tables use GPT-4, which
-    an experiment chooses by `judges={"alpaca_eval": alpaca_eval.GPT4_0314}` (see `docs/judges.md`). For
-    its false evaluator the paper compared with davinci-003 answers of up to 2,048 tokens; these are the shorter ones.
-    Beside the win rate stands one at equal length (`lc_minimal`, see `scoring/length_control.py`), which is ours.
+    The annotator is GPT-4's snapshot of March 2023, as in the paper; it is retired, so an experiment names another one
+    (see `docs/judges.md`), and its column says whom. The false evaluator (more unique tokens win) is a metric of its
+    own, and asks nobody. For it the paper compared with davinci-003 answers of up to 2,048 tokens; these are the
+    shorter ones. Beside the win rate stands one at equal length (`lc_minimal`, see `scoring/length_control.py`), which
+    is ours.
 
 A worked example, as the contract test runs it: a judge's reply `{"verdict": "tie"}` scores 0.5.
 """
@@ -133,12 +134,12 @@ BENCHMARK = Benchmark(
             title="AlpacaEval",
             sampling=Sampling(max_new_tokens=8192),
             tuned_only=True,
-            judge=FalseEvaluator(),
+            judge=GPT4_0314,
             length_controlled=True,
         ),
         Setting(
             metric="alpaca_eval_unique_tokens",
-            title="AlpacaEval by unique tokens",
+            title="AlpacaEval, by unique tokens",
             sampling=Sampling(max_new_tokens=8192),
             tuned_only=True,
             judge=FalseEvaluator(),

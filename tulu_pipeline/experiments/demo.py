@@ -20,6 +20,7 @@ from tulu_pipeline.models import tiny
 from tulu_pipeline.raw.readers import read_json_arrays, read_json_lines
 from tulu_pipeline.specs.dataset import Dataset, Example, RawRow, RowDropped
 from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.judge import FalseEvaluator
 from tulu_pipeline.specs.mixture import Component, Mixture
 from tulu_pipeline.specs.recipe import Recipe
 
@@ -102,6 +103,7 @@ EXPERIMENT = Experiment(
         loss_norm="token_mean",
         dtype="fp32",
     ),
+    judges={"alpaca_eval": FalseEvaluator()},
     engine_dtype="float32",
     datasets=(ARITHMETIC, FACTS),
     own_benchmarks=(GSM, MMLU, ALPACA_EVAL),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.judge import FalseEvaluator
 from tulu_pipeline.specs.mixture import Component, Mixture, single
 from tulu_pipeline.specs.recipe import Recipe
 
@@ -34,6 +35,7 @@ EXPERIMENT = Experiment(
     ),
     recipe=Recipe(learning_rate=1e-3, max_steps=_STEPS, max_length_tokens=512, dtype="fp32"),
     benchmarks={"mmlu": ("mmlu_0shot",), "gsm": ("gsm_cot",), "alpaca_eval": ("alpaca_eval",)},
+    judges={"alpaca_eval": FalseEvaluator()},
     engine_dtype="float32",
     item_limit={"mmlu_0shot": _MMLU_ITEMS},
     max_new_tokens=256,

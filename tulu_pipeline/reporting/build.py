@@ -133,7 +133,7 @@ def _row(
 ) -> Row:
     cells = []
     for column in columns:
-        published = published_percent(base_model=spec.base_model, mixture=spec.mixture, metric=column.metric)
+        published = _published(spec, column.metric, (column,))
         if spec.untuned and column.tuned_only:
             cells.append(Cell(metric=column.metric, status="not_applicable", published_percent=published))
             continue
@@ -161,10 +161,17 @@ def _row(
         )
     if not weights:
         return Row(spec=spec, cells=tuple(cells), average=None)
-    published = published_percent(base_model=spec.base_model, mixture=spec.mixture, metric=AVERAGE)
+    published = _published(spec, AVERAGE, [column for column in columns if column.averaged])
     averaged = [cell for cell, column in zip(cells, columns, strict=True) if column.averaged]
     average = _average(averaged, weights, scorers, base[1].average if base else None)
     return Row(spec=spec, cells=tuple(cells), average=replace(average, published_percent=published))
+
+
+def _published(spec: TableRow, metric: str, columns: Sequence[TableColumn]) -> float | None:
+    """What the paper printed, unless a column was judged by another: it printed nothing of that."""
+    if any(column.judged_by for column in columns):
+        return None
+    return published_percent(base_model=spec.base_model, mixture=spec.mixture, metric=metric)
 
 
 def _view(measurement: Measurement, reference: Measurement | None, scorer: str, lower_is_better: bool) -> View:

@@ -54,6 +54,8 @@ class TableColumn:
         benchmark: columns of one benchmark count as one in the average rule `benchmarks`; "" stands alone.
         lower_is_better: the least value is the best (ToxiGen).
         averaged: whether it is part of a row's average; the paper's safety columns are not.
+        judged_by: another judge than the benchmark's own, which the title names; such numbers are not the paper's. ""
+            for none.
     """
 
     metric: str
@@ -62,6 +64,7 @@ class TableColumn:
     benchmark: str = ""
     lower_is_better: bool = False
     averaged: bool = added_field(default=True)
+    judged_by: str = added_field(default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

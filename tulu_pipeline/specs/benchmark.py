@@ -121,7 +121,7 @@ class Setting:
 
     Attributes:
         metric: id of the column.
-        title: for tables.
+        title: for tables; see `title_by`.
         sampling: how completions are drawn.
         options: what `items` and `score` need to tell settings apart (shots, subset).
         tuned_only: untuned models have no number (AlpacaEval); the table prints `–`.
@@ -143,6 +143,16 @@ class Setting:
     averaged: bool = True
     length_controlled: bool = False
     same_completions_as: str = ""
+
+    def judged_by(self, judge: Judge | None) -> str:
+        """Who replies, where it is another than the setting's own judge; else ""."""
+        own = self.judge.called if self.judge else ""
+        return judge.called if judge is not None and judge.called != own else ""
+
+    def title_by(self, judge: Judge | None) -> str:
+        """What the column is called where `judge` replies: numbers of different judges do not compare."""
+        other = self.judged_by(judge)
+        return f"{self.title}, by {other}" if other else self.title
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

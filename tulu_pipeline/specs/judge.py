@@ -30,6 +30,11 @@ class Judge:
     compares: ClassVar[bool] = False
     counts_tokens: ClassVar[bool] = False
 
+    @property
+    def called(self) -> str:
+        """How a column says that this one judged it: "AlpacaEval, by …"; "" for what replies alike whoever asks."""
+        return ""
+
     def downloads(self) -> Mapping[str, Mapping[str, Source]]:
         """What it reads from outside (weights, recorded replies), by the name of the artifact it becomes."""
         return {}
@@ -42,6 +47,10 @@ class FalseEvaluator(Judge):
     kind: Literal["false_evaluator"] = "false_evaluator"
     compares: ClassVar[bool] = True
     counts_tokens: ClassVar[bool] = True
+
+    @property
+    def called(self) -> str:
+        return "unique tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,10 @@ class Replay(Judge):
     annotator: str
     kind: Literal["replay"] = "replay"
     compares: ClassVar[bool] = True
+
+    @property
+    def called(self) -> str:
+        return self.annotator
 
     def downloads(self) -> Mapping[str, Mapping[str, Source]]:
         return {"annotations": self.annotations}
@@ -94,6 +107,10 @@ class Annotator(Judge):
     kind: Literal["annotator"] = "annotator"
     slot: ClassVar[Slot] = "api"
     compares: ClassVar[bool] = True
+
+    @property
+    def called(self) -> str:
+        return self.name
 
     def downloads(self) -> Mapping[str, Mapping[str, Source]]:
         return {f"{self.name}-prompt": {"prompt.txt": self.prompt}}

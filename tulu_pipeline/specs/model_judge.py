@@ -33,6 +33,10 @@ class ToxicityClassifier(Judge):
     kind: Literal["toxicity_classifier"] = "toxicity_classifier"
     slot: ClassVar[Slot] = "gpu"
 
+    @property
+    def called(self) -> str:
+        return self.name
+
     def downloads(self) -> Mapping[str, Mapping[str, Source]]:
         return {self.name: self.model}
 
@@ -55,6 +59,10 @@ class TruthJudges(Judge):
     kind: Literal["truth_judges"] = "truth_judges"
     slot: ClassVar[Slot] = "gpu"
 
+    @property
+    def called(self) -> str:
+        return self.name
+
     def downloads(self) -> Mapping[str, Mapping[str, Source]]:
         return {f"{self.name}-truth": self.truth, f"{self.name}-information": self.information}
 
@@ -73,3 +81,7 @@ class ServedTruthJudges(Judge):
     provider: str = "openai"
     kind: Literal["served_truth_judges"] = "served_truth_judges"
     slot: ClassVar[Slot] = "api"
+
+    @property
+    def called(self) -> str:
+        return f"judges of {self.provider}"

@@ -88,6 +88,11 @@ def refused() -> list[bool]:
     return [*found, any("forward" in vars(each) for each in model.modules())]
 
 
+def layers() -> dict[str, Any]:
+    """Of single models."""
+    return {"plain": compare(llama()), "adapters": compare(with_adapters()), "refused": refused()}
+
+
 def trainings(folder: Path) -> dict[str, Any]:
     """Of a training under ZeRO-3 with these layers, and of one without: losses, and which layers its ranks named."""
     model = write_tiny_model(folder / "model")
@@ -113,5 +118,5 @@ def trainings(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {"plain": compare(llama()), "adapters": compare(with_adapters()), "refused": refused()}
-    print(json.dumps(found | {"trainings": trainings(Path(sys.argv[1]))}))
+    folder = Path(sys.argv[1]) if sys.argv[1:] else None
+    print(json.dumps(trainings(folder) if folder else layers()))

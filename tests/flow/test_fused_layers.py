@@ -14,11 +14,9 @@ pytest.importorskip("liger_kernel")
 TESTS = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("fused")
+def interpreted(*words: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(TESTS / "fused_layers.py"), str(folder)],
+        [sys.executable, str(TESTS / "fused_layers.py"), *words],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(TESTS), "CUDA_VISIBLE_DEVICES": ""},
@@ -27,6 +25,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-4000:]
     made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return made
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    return interpreted()
 
 
 @pytest.mark.parametrize("model", ["plain", "adapters"])
@@ -44,8 +47,10 @@ def test_an_unknown_architecture_and_other_logits_keep_the_models_own(found: dic
     assert found["refused"] == [False, False, False]
 
 
-def test_split_over_ranks_a_training_has_the_losses_of_one_without(found: dict[str, Any]) -> None:
-    assert found["trainings"]["named"] == ["liger", "torch"]
-    fused, own = found["trainings"]["losses"]
+@pytest.mark.soak  # a minute
+def test_split_over_ranks_a_training_has_the_losses_of_one_without(tmp_path: Path) -> None:
+    found = interpreted(str(tmp_path))
+    assert found["named"] == ["liger", "torch"]
+    fused, own = found["losses"]
     assert fused == pytest.approx(own, rel=1e-5)
     assert fused != own  # other kernels round otherwise

@@ -14,9 +14,9 @@ def write_judge(folder: Path, name: str) -> Path:
         folder,
         name=name,
         vocabulary=1344,
-        hidden=48,
+        hidden=64,
         layers=2,
-        heads=3,
+        heads=2,  # vLLM on CPUs takes heads of 32 and more
         feed_forward=96,
         initializer_range=0.08,
         all_words=0,

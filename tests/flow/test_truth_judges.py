@@ -1,4 +1,4 @@
-"""Judges of truth: two small Llamas in the project's engine, killed and asked again; and two behind a server."""
+"""Judges of truth: two small Llamas in both engines of the project, killed, asked again; and two behind a server."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ from tulu_pipeline.judging.truth import probability_of_yes, question_to_judge, t
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.benchmark import Completion
-from tulu_pipeline.specs.model_judge import TruthJudges
+from tulu_pipeline.specs.model_judge import Engine, TruthJudges
 
 pytestmark = pytest.mark.timeout(240)
 QUESTIONS = 60
@@ -101,9 +101,9 @@ def run(
     return run_stage(job, RunContext(profile=Profile(), settings=read_settings(), on_child=on_child))
 
 
-def params(judges: dict[str, Path]) -> JudgeParams:
+def params(judges: dict[str, Path], engine: Engine = "transformers") -> JudgeParams:
     sources = {aspect: model_folder(path, module=str(path / "x")) for aspect, path in judges.items()}
-    judge = TruthJudges(name="small", engine="transformers", dtype="float32", **sources)
+    judge = TruthJudges(name="small", engine=engine, dtype="float32", **sources)
     return JudgeParams(benchmark="truthfulqa", metric="truthfulqa", judge=judge, definition=BENCHMARK)
 
 
@@ -166,6 +166,25 @@ def test_a_probability_is_that_of_yes_after_the_prompt(judged: Judged, judges: d
             assert replies[item.item_id][aspect] == pytest.approx(math.exp(total), abs=1e-5)
             said.add(math.exp(total) >= 0.5)
         assert said == {False, True}, aspect
+
+
+@pytest.mark.needs_libnuma
+def test_both_engines_find_yes_equally_likely(
+    judged: Judged, judges: dict[str, Path], asked: Path, tmp_path: Path
+) -> None:
+    """vLLM is what asks them unless told otherwise. To spare a load, what one of the two said is recorded already."""
+    assert truthfulqa.LLAMA2_JUDGES.engine == TruthJudges(name="", truth={}, information={}).engine == "vllm"
+    shutil.copytree(judged.folder / "work" / "information", tmp_path / "work" / "information")
+    inputs = {"benchmark": asked, "completions": asked}
+    inputs |= {"small_truth": judges["truth"], "small_information": tmp_path / "gone"}
+    run(run_judge, params(judges, "vllm"), tmp_path, **inputs)
+    ours = {reply.item_id: reply.reply for reply in read_lines(tmp_path / "out" / "replies.jsonl", Reply)}
+    theirs = judged.replies()
+    assert list(ours) == list(theirs)
+    # The kernels of the two add in other orders, in float32.
+    truth = [(reply["truth"], theirs[item]["truth"]) for item, reply in ours.items()]
+    assert all(mine == pytest.approx(other, abs=1e-4) for mine, other in truth)
+    assert {mine >= 0.5 for mine, _ in truth} == {False, True}
 
 
 def test_after_a_kill_only_what_is_missing_is_asked(judged: Judged) -> None:

@@ -138,6 +138,7 @@ def test_a_rank_that_fails_ends_the_training_with_its_own_words(model: Path, tok
     with pytest.raises(StageFailed, match=r"rank [01] failed: IndexError: index out of range") as caught:
         train(tmp_path, model, broken, PROFILE)
     assert "train.log" in caught.value.where
+    assert caught.value.fix == "see the whole log there"
     assert left_behind(tmp_path) == []
 
 
@@ -156,8 +157,13 @@ def test_a_gradient_that_is_no_number_ends_the_training_before_it_is_saved(
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     profile = replace(PROFILE, checkpoint_every_steps=1)
-    with pytest.raises(StageFailed, match=r"the gradient is no finite number at step 1, where the loss is \d"):
+    with pytest.raises(
+        StageFailed, match=r"the gradient is no finite number at step 1, where the loss is \d"
+    ) as caught:
         train(tmp_path, base, tokens, profile, dtype="bf16")
+    assert caught.value.where == str(base)
+    assert str(caught.value).count("fix: ") == 1
+    assert caught.value.fix.startswith("lower the learning rate")
     assert states_of(tmp_path) == []
     assert steps_of(tmp_path) == []
 

@@ -437,12 +437,12 @@ def test_strangers_and_nodes_that_leave_again_change_nothing(job_file: Path) -> 
         ),
         (
             [
-                (1, Report(event={"event": "failed", "rank": 1, "error": "ValueError: no"})),
+                (1, Report(event={"event": "failed", "rank": 1, "error": "no", "where": "step 3", "fix": "mend it"})),
                 (1, Ended(failure="…", code=1)),
                 (0, Report(event={"event": "failed", "rank": 0, "error": "Connection reset by peer"})),
                 (0, Ended(failure="…", code=1)),
             ],
-            {"rank": 1, "node": "b", "error": "ValueError: no"},
+            {"rank": 1, "node": "b", "error": "no", "where": "step 3", "fix": "mend it"},
         ),
         (
             [(0, Report(event={"event": "failed", "rank": 0, "error": "Connection reset by peer"})), (1, None)],
@@ -486,7 +486,9 @@ def test_the_error_is_the_one_that_the_others_follow_from(
         failed = run.event("failed")
     assert failed["error"].startswith(told["error"])
     assert (failed["rank"], failed["node"]) == (told["rank"], told["node"])
-    assert failed["where"] == str(tmp_path / "work" / "nodes" / f"{'ab'.index(told['node'])}-{told['node']}.log")
+    log = tmp_path / "work" / "nodes" / f"{'ab'.index(told['node'])}-{told['node']}.log"
+    assert failed["where"] == told.get("where", str(log))
+    assert failed["fix"] == told.get("fix", "see the whole log there")
 
 
 @contextmanager

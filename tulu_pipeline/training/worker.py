@@ -18,6 +18,7 @@ from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import launched_rank
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching.failures import failure_event
 from tulu_pipeline.training.launching.siblings import Siblings
 from tulu_pipeline.training.train import train
 
@@ -42,7 +43,7 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         if siblings is None or not siblings.one_is_gone(within_seconds=_SECONDS_TO_BE_GONE):
-            emit({"event": "failed", "rank": rank, "error": f"{type(error).__name__}: {error}"})
+            emit(failure_event(rank, error))
         raise SystemExit(1) from error
     dist.destroy_process_group()
 

@@ -100,12 +100,15 @@ class _Failure:
     Attributes:
         cause: the node's connection ended (`lost`), a rank said what failed (`told`), the node's ranks ended after one
             was missed by its neighbors (`missed`), just ended (`ended`), or did because their launcher asked (`asked`).
+        where, fix: of a rank that says so itself.
     """
 
     cause: _Cause
     node: str
     error: str
     rank: int | None = None
+    where: str = ""
+    fix: str = ""
 
 
 # None as a member's message: its connection is gone; from nobody: this process was asked to end.
@@ -359,8 +362,11 @@ class Coordinator:
             return 0
         root = _root_cause(self._failures)
         names = [member.name for member in members]
-        where = node_log(self.job.work, names.index(root.node), root.node)
-        emit({"event": "failed", "rank": root.rank, "node": root.node, "error": root.error, "where": str(where)})
+        log = node_log(self.job.work, names.index(root.node), root.node)
+        where = root.where or str(log)
+        fix = root.fix or (f"see the whole log: {log}" if root.where else "see the whole log there")
+        told = {"error": root.error, "where": where, "fix": fix}
+        emit({"event": "failed", "rank": root.rank, "node": root.node, **told})
         return 1
 
     def _hear(self, member: _Member, message: Message | None) -> None:
@@ -369,8 +375,9 @@ class Coordinator:
             if event.get("event") == "gone":
                 member.gone = event["rank"]
             elif event.get("event") == "failed":
+                error, where, fix = (str(event.get(key, "")) for key in ("error", "where", "fix"))
                 self._failures.append(
-                    _Failure(cause="told", node=member.name, error=str(event["error"]), rank=event["rank"])
+                    _Failure(cause="told", node=member.name, error=error, rank=event["rank"], where=where, fix=fix)
                 )
             else:
                 emit(event)
@@ -380,8 +387,8 @@ class Coordinator:
                 cause: _Cause = "ended" if member.gone is None else "missed"
                 if message.code in _ASKED_TO_END:
                     cause = "asked"
-                error = self._how_it_ended(member, message)
-                self._failures.append(_Failure(cause=cause, node=member.name, error=error))
+                how = self._how_it_ended(member, message)
+                self._failures.append(_Failure(cause=cause, node=member.name, error=how))
         elif message is None and not member.ended:
             member.ended = True
             self._failures.append(

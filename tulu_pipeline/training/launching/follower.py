@@ -25,7 +25,7 @@ class Follower:
     Attributes:
         name, ctx: of the artifact that is made.
         reached: the step it is at, and the last one.
-        where, fix: of the failure, where it is not in the log.
+        where, fix: of the failure, where it says so itself.
     """
 
     name: str
@@ -107,7 +107,8 @@ class Follower:
             what = how_it_ended(self.gone, getattr(ended.__cause__, "returncode", None))
         if not what:
             return None
-        return StageFailed(what, self.where or ended.where, self.fix or "see the whole log there")
+        the_log = f"see the whole log: {ended.where}" if self.where else "see the whole log there"
+        return StageFailed(what, self.where or ended.where, self.fix or the_log)
 
     def ask_to_stop(self, stop_file: Path) -> float:
         """Ask the ranks to save and end; the seconds they may take, 0 where there is nothing to save yet."""

@@ -16,6 +16,7 @@ from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching.failures import cut
 from tulu_pipeline.training.saving.state import (
     TAG,
     commit_state,
@@ -131,7 +132,8 @@ class Checkpoints:
     def _all_well(self, problem: str | None, step: int, final: Path) -> bool:
         """Whether no rank has a problem; one that has says so."""
         if problem is not None:
-            emit({"event": "save_failed", "rank": self._rank, "step": step, "error": problem, "where": str(final)})
+            told = {"error": cut(problem), "where": str(final)}
+            emit({"event": "save_failed", "rank": self._rank, "step": step, **told})
         troubled = torch.tensor(float(problem is not None), device=self._engine.device)
         dist.all_reduce(troubled, op=dist.ReduceOp.MAX)
         return not float(troubled)

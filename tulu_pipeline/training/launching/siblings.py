@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from tulu_pipeline.artifacts.child_side import emit
 
-_SETTLE_SECONDS = 1.0  # ranks that are done end one after the other
+_SETTLE_SECONDS = 1.0  # an error that this rank has by itself comes first
 _LINGER_SECONDS = 4.0  # so that whoever started the ranks sees the one that is gone first, and how it ended
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -45,9 +45,13 @@ class Siblings:
             threading.Thread(target=self._watch, daemon=True, name="siblings").start()
 
     def is_over(self) -> None:
-        """From now on the others may end."""
+        """From now on the others may end; all ranks call this together, and none comes back before all know it.
+
+        However long one takes to get here, no other has ended before.
+        """
         with self._lock:
             self._over = True
+        dist.barrier()
 
     def one_is_gone(self, within_seconds: float) -> bool:
         """Whether another rank has ended, or does so soon: this one's error follows from that, and the run is told."""

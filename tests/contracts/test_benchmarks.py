@@ -53,8 +53,8 @@ EXAMPLES = {
         ItemScore(
             item_id="x",
             group="",
-            scores={"paper": 1.0, "strict": 1.0},
-            extracted={"paper": "993", "strict": "993"},
+            scores={"paper": 1.0, "strict": 1.0, "ext:lm_eval": 1.0},
+            extracted={"paper": "993", "strict": "993", "ext:lm_eval": "$993."},
             gold="993",
         ),
     ),
@@ -180,3 +180,9 @@ def test_metrics_have_the_headline_and_lie_in_their_interval(benchmark: Benchmar
 def test_metric_names_are_unique() -> None:
     metrics = [setting.metric for benchmark in ALL for setting in benchmark.settings]
     assert len(metrics) == len(set(metrics))
+
+
+def test_all_items_of_a_benchmark_stand_beside_the_papers_average() -> None:
+    full = [setting for benchmark in ALL for setting in benchmark.settings if setting.metric.endswith("_full")]
+    assert len(full) == 7
+    assert [setting.metric for setting in full if setting.averaged] == []

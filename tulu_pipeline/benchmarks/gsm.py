@@ -3,6 +3,7 @@
 What it is
     1,319 test questions of GSM8K; the answer is a number, after `####` in the file. The paper asks 200 of them, drawn
     by `random.sample` with seed 42, and shows the 8 exemplars of Wei et al. (2022, Table 20) as its script had them.
+    The settings with `_full` ask all.
 License
     MIT (questions); Apache-2.0 (the file of exemplars).
 Citation
@@ -15,10 +16,13 @@ The paper's numbers
 Deviations
     None in prompts, sampling and the `paper` scorer. Kept on purpose: the exemplars without a chain of thought start
     with the misspelled `Quesion:`; the `paper` scorer loses the sign of an integer and strips the point of a decimal,
-    so that 18.00 is wrong for 18. `strict` compares numbers.
+    so that 18.00 is wrong for 18. `strict` compares numbers. `ext:lm_eval` is `flexible-extract` of the tasks `gsm8k`
+    and `gsm8k_cot` of lm-evaluation-harness: the last run of digits and marks, as text without dollars, commas and the
+    point at its end. Their other filter, `strict-match`, looks for words that these exemplars do not show (`The answer
+    is`, `####`). Their prompts differ.
 
 A worked example, as the contract test runs it: the completion `It is 1,000 - 7. So the answer is $993.` to an item
-whose gold answer is 993 is extracted as `993` by both scorers and is right.
+whose gold answer is 993 is extracted as `993` by `paper` and `strict`, as `$993.` by `ext:lm_eval`, and is right.
 """
 
 from __future__ import annotations
@@ -34,7 +38,13 @@ from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.scoring.exact_match import exact_match
 from tulu_pipeline.scoring.flags import text_flags
-from tulu_pipeline.scoring.numbers import last_number, last_number_of_paper, without_digit_commas
+from tulu_pipeline.scoring.numbers import (
+    last_number,
+    last_number_of_lm_eval,
+    last_number_of_paper,
+    same_number_of_lm_eval,
+    without_digit_commas,
+)
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
 
 _SAMPLING = Sampling(max_new_tokens=512, stop=("\n",))
@@ -71,19 +81,24 @@ def asked(questions: int, subset: int) -> list[int]:
 
 
 def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = None) -> ItemScore:
-    """`paper`: last number, or the raw output, as text without case and punctuation. `strict`: last number by value."""
+    """`paper`: last number, or the raw output, as text without case and punctuation. `strict`: last number by value.
+
+    `ext:lm_eval`: what `flexible-extract` of lm-evaluation-harness takes, as text.
+    """
     text, gold = completion.texts[0], str(item.gold)
     paper = last_number_of_paper(text)
     value = last_number(text)
     answer = paper if paper is not None else text
+    harness = last_number_of_lm_eval(text)
     return ItemScore(
         item_id=item.item_id,
         group=item.group,
         scores={
             "paper": float(exact_match(answer, gold, ignore_case=True, ignore_punctuation=True)),
             "strict": float(value is not None and value == Decimal(gold)),
+            "ext:lm_eval": float(same_number_of_lm_eval(harness, gold)),
         },
-        extracted={"paper": answer, "strict": "" if value is None else str(value)},
+        extracted={"paper": answer, "strict": "" if value is None else str(value), "ext:lm_eval": harness},
         flags=text_flags(completion, answered=value is not None),
         gold=gold,
     )
@@ -161,9 +176,23 @@ BENCHMARK = Benchmark(
             sampling=_SAMPLING,
             options={"cot": True, "subset": _PAPER_SUBSET},
         ),
+        Setting(
+            metric="gsm_direct_full",
+            title="GSM direct, all items",
+            sampling=_SAMPLING,
+            options={"cot": False, "subset": 0},
+            averaged=False,
+        ),
+        Setting(
+            metric="gsm_cot_full",
+            title="GSM CoT, all items",
+            sampling=_SAMPLING,
+            options={"cot": True, "subset": 0},
+            averaged=False,
+        ),
     ),
     items=read_items,
     score=score,
     prompt_version=1,
-    scorer_version=1,
+    scorer_version=2,
 )

@@ -311,7 +311,7 @@ def _read(path: Path) -> list[Asked]:
 
 def _setting(metric: str, title: str, *, passage: bool, subset: int) -> Setting:
     options: dict[str, str | int | bool] = {"passage": passage, "subset": subset, "demos": "train"}
-    return Setting(metric=metric, title=title, sampling=_SAMPLING, options=options)
+    return Setting(metric=metric, title=title, sampling=_SAMPLING, options=options, averaged=subset > 0)
 
 
 BENCHMARK = Benchmark(

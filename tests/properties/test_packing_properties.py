@@ -237,6 +237,21 @@ def test_statistics_say_what_is_padding_and_what_is_waiting() -> None:
     assert (packed.useful_share, packed.busy_share, packed.rank_imbalance) == (1.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8, 16])
+def test_a_hundredth_at_most_of_what_up_to_sixteen_ranks_compute_is_lost_in_the_layout_step(ranks: int) -> None:
+    """Lengths as the Tülu mixture has them: a mean of 394 tokens, cut at 2,048; 128 conversations a step."""
+    drawn = np.random.default_rng(1).lognormal(5.545, 1.0, 128 * 100)
+    lengths = np.clip(drawn, 1, 2048).astype(np.int64)
+    assert lengths.mean() == pytest.approx(394, abs=5)
+    steps = [step_order(len(lengths), 128, 42, step) for step in range(100)]
+    plans = (step_plan(each, lengths, ranks=ranks, budget_tokens=4 * 2048) for each in steps)
+    found = plan_statistics(plans, lengths)
+    assert found.useful_share == 1.0, "nothing is padded"
+    assert found.busy_share >= 0.99, "no rank waits long for the fullest of a pass"
+    padded = plan_statistics((padded_plan(each, ranks=ranks, conversations_per_row=2) for each in steps), lengths)
+    assert padded.busy_share < 0.7
+
+
 @given(st.lists(st.integers(1, 9), max_size=8))
 def test_boundaries_and_positions_of_a_row_start_anew_with_each_conversation(lengths: list[int]) -> None:
     boundaries = row_boundaries(np.array(lengths, dtype=np.int64))

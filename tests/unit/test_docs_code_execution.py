@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tulu_pipeline.sandbox import confine, probes, tiers, world, zygote
+from tulu_pipeline.sandbox import confine, probes, tiers, watching, world
 
 TEXT = (Path(__file__).parents[2] / "docs" / "code_execution.md").read_text()
 
@@ -25,6 +25,6 @@ def test_the_program_does_what_the_guide_says(capsys: pytest.CaptureFixture[str]
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"{confine.ADDRESS_SPACE_BYTES // 2**30} GiB of\n  address space" in TEXT
     assert f"files of {confine.FILE_BYTES // 2**20} MiB, {confine.DESCRIPTORS} descriptors" in TEXT
-    assert f"{confine.THREADS} threads, {zygote.OUTPUT_BYTES // 2**10} KiB of output" in TEXT
+    assert f"{confine.THREADS} threads, {watching.OUTPUT_BYTES // 2**10} KiB of output" in TEXT
     assert f"an empty folder of {world.SCRATCH_BYTES // 2**20} MiB" in TEXT
     assert f"{len(probes.PROBES)} programs try to get out" in TEXT

@@ -75,6 +75,8 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     facts: dict[str, Any] = catalog.describe(value)
     if isinstance(value, Release):
         facts["as_a_row"] = f'tulu_pipeline.models.tulu.FAMILY.release("{value.name}").at("<commit, 40 hex digits>")'
+    elif isinstance(value, PretrainedModel):
+        facts |= _special_tokens(value)
     elif isinstance(value, Benchmark):
         facts |= _items(value, store)
     elif isinstance(value, Dataset):
@@ -92,6 +94,17 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
         ]
         facts["licenses"] = found["licenses"]
     return facts
+
+
+def _special_tokens(model: PretrainedModel) -> dict[str, Any]:
+    said = model.tokenizer.special_tokens
+    if said is None:
+        return {}
+    return {
+        "begins_a_text": said.bos or "nothing",
+        "ends_an_answer": said.eos,
+        "pads": f"{said.pad}, added by finetuning" if said.pad_is_new else said.pad,
+    }
 
 
 def _items(benchmark: Benchmark, store: Store) -> dict[str, Any]:

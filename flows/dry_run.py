@@ -226,7 +226,11 @@ class _Planner:
                 name=model.name, config=config, context_tokens=model.context_tokens, parameters=model.parameters
             )
         return replace(
-            known_model(folder, model.name), context_tokens=model.context_tokens, parameters=model.parameters
+            known_model(folder, model.name),
+            context_tokens=model.context_tokens,
+            parameters=model.parameters,
+            said_special_tokens=model.tokenizer.special_tokens,
+            said_tuned_rows=model.tuned_embedding_rows,
         )
 
     def _duration(self, node: Node, shape: ModelShape, recipe: Recipe, workload: Workload | None) -> Duration:

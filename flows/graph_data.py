@@ -113,6 +113,7 @@ class DataGraph:
             tokenizer_mode=tokenizer.mode if recipe.template == "tulu" else None,
             special_in_text=recipe.special_in_text,
             template=recipe.template,
+            special_tokens=tokenizer.special_tokens,
         )
         inputs = {"conversations": text, "tokenizer": self.tokenizer(tokenizer)}
         name = f"{tokenizer.name}+{cell}" + ("" if recipe.template == "tulu" else f"@{recipe.template}")

@@ -26,6 +26,8 @@ def model_facts(experiment: Experiment, model: PretrainedModel, mixture: Mixture
         parameters=model.parameters,
         pretraining_tokens=model.pretraining_tokens,
         context_tokens=model.context_tokens,
+        special_tokens=model.tokenizer.special_tokens,
+        tuned_embedding_rows=model.tuned_embedding_rows,
         repo=repo,
         revision=revision,
     )

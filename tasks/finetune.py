@@ -30,7 +30,7 @@ class FinetuneParams:
         recipe: how.
         components: name and repeat of each component, in the order of the mixture; their tokens are the inputs
             `tokens_0`, `tokens_1`, ….
-        facts: for the model card; no part of the key.
+        facts: for the model card, and to be compared with the model's files; no part of the key.
     """
 
     recipe: Recipe
@@ -48,6 +48,7 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
 
     tokens = [job.input(f"tokens_{index}") for index in range(len(job.params.components))]
     components = [(folder, repeat) for folder, (_, repeat) in zip(tokens, job.params.components, strict=True)]
+    base = job.params.facts.base if job.params.facts else None
     notes = check_folders(
         job.params.recipe,
         ctx.profile,
@@ -55,6 +56,8 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
         model=job.input("model"),
         components=components,
         device=device_name() if has_gpu() else "",
+        special_tokens=base.special_tokens if base else None,
+        tuned_rows=base.tuned_embedding_rows if base else None,
     )
     for note in notes:
         log.info("%s: %s", job.name, note)

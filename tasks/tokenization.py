@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields
 
+from tulu_pipeline.artifacts.canonical import execution_field
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
 from tulu_pipeline.chat.options import EncodeOptions, LossSpan, SpecialInText, Template, TokenizerMode
 from tulu_pipeline.chat.row_log import RowLog
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.tokens.special_tokens import SpecialTokens
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ class TokenizeParams:
         tokenizer_mode: what follows an end mark, see `tokens.tokenizer.load_tokenizer`.
         special_in_text: whether a control token typed in a message is text.
         template: the paper's chat format, or the tokenizer's own.
+        special_tokens: what the tokenizer's value says of its files; None for nothing. It is compared, and decides
+            nothing.
     """
 
     max_length_tokens: int = 2048
@@ -30,6 +34,7 @@ class TokenizeParams:
     tokenizer_mode: TokenizerMode | None = None
     special_in_text: SpecialInText = "literal"
     template: Template = "tulu"
+    special_tokens: SpecialTokens | None = execution_field(default=None)
 
     def __post_init__(self) -> None:
         if self.template == "own" and self.tokenizer_mode is not None:
@@ -46,7 +51,8 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     Row groups may be encoded by several processes; the bytes do not depend on how many.
 
     Raises:
-        BadInput: the tokenizer or its chat template cannot be used, or no conversation has anything to learn.
+        BadInput: the tokenizer or its chat template cannot be used, its special tokens are not those that its value
+            says, or no conversation has anything to learn.
         StageFailed: a process that encodes died.
     """
     import pyarrow as pa
@@ -55,10 +61,14 @@ def run_tokenize(job: Job[TokenizeParams], ctx: RunContext) -> Metrics:
     from tulu_pipeline.tokens.encode_file import EncodeJob, GroupEncoder
     from tulu_pipeline.tokens.encode_ranges import encoded_groups, sensible_processes
     from tulu_pipeline.tokens.shards import TokenWriter
+    from tulu_pipeline.tokens.special_tokens import check_special_tokens
 
     options = {item.name: getattr(job.params, item.name) for item in fields(job.params)}
+    said = options.pop("special_tokens")
     work = EncodeJob(conversations=job.input("conversations"), tokenizer=job.input("tokenizer"), **options)
     encoder = GroupEncoder(work)
+    if said is not None:
+        check_special_tokens(said, work.tokenizer, encoder.tokenizer)
     processes = sensible_processes(encoder, ctx.profile.cpu_slots)
     log.info("%s: %s, %d process%s", job.name, encoder.way, processes, "es" * (processes > 1))
     total, done, truncated, cut_answers = len(encoder.file), 0, 0, 0

@@ -18,12 +18,13 @@ from tulu_pipeline.artifacts.source import LocalFile
 from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.chat.conversations import ConversationWriter
-from tulu_pipeline.chat.options import TokenizerMode
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.inference.engine import EngineName
+from tulu_pipeline.models import llama, opt, pythia
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.benchmark import Completion
+from tulu_pipeline.specs.model import PretrainedTokenizer
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.shards import open_tokens
 
@@ -39,12 +40,12 @@ class Case:
     """An architecture, and the rules of its family.
 
     Attributes:
-        mode: of the tokenizer.
+        tokenizer: of its family.
         bos: ids before every text. end: id that ends an answer.
         pad_is_new: `<pad>` is added to the tokenizer. grows: and the embeddings have no row for it.
     """
 
-    mode: TokenizerMode | None
+    tokenizer: PretrainedTokenizer
     bos: tuple[int, ...]
     end: int
     pad_is_new: bool
@@ -52,9 +53,9 @@ class Case:
 
 
 CASES = {
-    "LlamaForCausalLM": Case(mode="legacy_fast", bos=(1,), end=2, pad_is_new=True, grows=True),
-    "OPTForCausalLM": Case(mode=None, bos=(2,), end=2, pad_is_new=False, grows=False),
-    "GPTNeoXForCausalLM": Case(mode=None, bos=(), end=0, pad_is_new=True, grows=False),
+    "LlamaForCausalLM": Case(tokenizer=llama.TOKENIZER, bos=(1,), end=2, pad_is_new=True, grows=True),
+    "OPTForCausalLM": Case(tokenizer=opt.TOKENIZER, bos=(2,), end=2, pad_is_new=False, grows=False),
+    "GPTNeoXForCausalLM": Case(tokenizer=pythia.TOKENIZER, bos=(), end=0, pad_is_new=True, grows=False),
 }
 
 
@@ -82,7 +83,7 @@ def chain(request: pytest.FixtureRequest, llama_like: Path, tmp_path_factory: py
     }[name]()
     stage = Stage(folder, RunContext(profile=PROFILE, settings=read_settings()))
     _write_conversations(stage.folder("conversations"))
-    params = TokenizeParams(tokenizer_mode=case.mode)
+    params = TokenizeParams(tokenizer_mode=case.tokenizer.mode, special_tokens=case.tokenizer.special_tokens)
     run_tokenize(stage.job("tokens", params, conversations=folder / "conversations", tokenizer=base), stage.ctx)
     tuning = FinetuneParams(recipe=RECIPE, components=(("sounds", 1),))
     metrics = run_finetune(stage.job("tuned", tuning, model=base, tokens_0=folder / "tokens"), stage.ctx)

@@ -7,12 +7,14 @@ import pytest
 from base_models import write_opt_tokenizer
 
 from flows.catalog import FAMILIES, find_model, find_tokenizer
-from flows.catalog_view import list_kind
+from flows.catalog_view import list_kind, show_json
 from flows.graph import graph_of
 from tulu_pipeline.artifacts.source import HubModel
+from tulu_pipeline.artifacts.store import Store
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.mixture import single
+from tulu_pipeline.tokens.special_tokens import SpecialTokens
 from tulu_pipeline.tokens.tokenizer import load_tokenizer, special_tokens
 
 PAPER = ("llama-7b", "llama-13b", "llama-30b", "llama-65b", "llama2-7b", "llama2-13b", "opt-6.7b", "pythia-6.9b")
@@ -87,6 +89,28 @@ def test_the_sources_are_one_whole_model_and_hold_its_tokenizer(name: str) -> No
         assert isinstance(source, HubModel)
         assert isinstance(tokenizer, HubModel)
         assert (source.repo, source.revision) == (tokenizer.repo, tokenizer.revision)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_what_frames_a_text_and_whether_the_embeddings_grow_are_values(name: str) -> None:
+    model, rows = find_model(name), CONFIGS[name]["vocab_size"]
+    framed = model.tokenizer.special_tokens
+    by_family = {
+        "llama": (SpecialTokens(bos="<s>", eos="</s>", pad="<pad>", pad_is_new=True), rows + 1),
+        "llama2": (SpecialTokens(bos="<s>", eos="</s>", pad="<pad>", pad_is_new=True), rows + 1),
+        "opt": (SpecialTokens(bos="</s>", eos="</s>", pad="<pad>", pad_is_new=False), rows),
+        "pythia": (SpecialTokens(bos="", eos="<|endoftext|>", pad="<pad>", pad_is_new=True), rows),
+    }
+    assert (framed, model.tuned_embedding_rows) == by_family[model.tokenizer.name]
+
+
+def test_a_shown_model_tells_what_frames_its_texts(tmp_path: Path) -> None:
+    shown = show_json("llama-7b", Store(str(tmp_path / "store"), tmp_path))
+    assert shown["tuned_embedding_rows"] == 32_001
+    assert (shown["begins_a_text"], shown["ends_an_answer"]) == ("<s>", "</s>")
+    assert shown["pads"] == "<pad>, added by finetuning"
+    shown = show_json("pythia-6.9b", Store(str(tmp_path / "store"), tmp_path))
+    assert shown["begins_a_text"] == "nothing"
 
 
 def matrix() -> Experiment:

@@ -20,6 +20,7 @@ from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.datasets import alpaca
 from tulu_pipeline.errors import BadInput, StageFailed, Tampered
+from tulu_pipeline.models import llama, pythia
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.mixture import Component
@@ -220,6 +221,25 @@ def test_tokenize_writes_what_encode_gives(run: Any, conversations: Path, llama_
     assert 0 < metrics["cut_answers"] < metrics["truncated"]
     assert tokens.info["made_by"]["tokenizer_fingerprint"] == tokenizer.fingerprint
     assert tokens.info["made_by"]["loss_span"] == "tulu1"
+
+
+def test_special_tokens_that_a_value_says_are_compared_and_decide_nothing(
+    run: Any, conversations: Path, llama_like: Path
+) -> None:
+    plain = TokenizeParams(tokenizer_mode="legacy_fast")
+    right = replace(plain, special_tokens=llama.TOKENIZER.special_tokens)
+    assert canonical_json(right) == canonical_json(plain)
+    made = [run(TOKENIZE, each, conversations=conversations, tokenizer=llama_like)[0] for each in (plain, right)]
+    assert digests(made[0]) == digests(made[1])
+    wrong = replace(plain, special_tokens=pythia.TOKENIZER.special_tokens)
+    with pytest.raises(BadInput) as caught:
+        run(TOKENIZE, wrong, conversations=conversations, tokenizer=llama_like)
+    assert caught.value.what == (
+        "bos is `<s>` by the tokenizer's files, and nothing by the model's value; "
+        "eos is `</s>` by the tokenizer's files, and `<|endoftext|>` by the model's value"
+    )
+    assert caught.value.where == str(llama_like)
+    assert "special_tokens=SpecialTokens(bos='<s>', eos='</s>', pad_is_new=True)" in caught.value.fix
 
 
 def test_datasets_opens_what_tokenize_wrote(run: Any, conversations: Path, llama_like: Path) -> None:

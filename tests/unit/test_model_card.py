@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard as HubCard
 
-from flows.catalog import find_experiment
+from flows.catalog import find_experiment, find_model
 from flows.graph import graph_of
 from tasks.finetune import FinetuneParams
 from tulu_pipeline.artifacts.canonical import canonical_json
@@ -87,6 +87,21 @@ def test_everything_that_was_decided_or_spent_is_in_it(alpaca: FinetuneParams) -
     assert "lowest in step 25: 0.1600" in text
     assert row(text, "1–2", "3.0000", "5.00e-04")
     assert "digest" not in text
+
+
+def test_it_says_what_begins_and_ends_a_text_and_how_many_embeddings_there_are(alpaca: FinetuneParams) -> None:
+    assert alpaca.facts is not None
+    llama = find_model("llama-7b")
+    base = dataclasses.replace(
+        alpaca.facts.base,
+        special_tokens=llama.tokenizer.special_tokens,
+        tuned_embedding_rows=llama.tuned_embedding_rows,
+    )
+    text = render_model_card(card(alpaca, facts=dataclasses.replace(alpaca.facts, base=base)))
+    assert row(text, "begins a text", "`<s>`")
+    assert row(text, "ends an answer", "`</s>`")
+    assert row(text, "pads", "`<pad>`, added by finetuning")
+    assert row(text, "rows of the embeddings, finetuned", "32,001")
 
 
 def test_of_adapters_it_says_which_and_that_they_were_merged(alpaca: FinetuneParams) -> None:

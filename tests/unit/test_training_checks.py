@@ -16,6 +16,7 @@ from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Lora, Recipe
 from tulu_pipeline.tokens.encode import encode_many, id_type
 from tulu_pipeline.tokens.shards import TokenWriter
+from tulu_pipeline.tokens.special_tokens import SpecialTokens
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.training.checks import check_folders, check_training
 from tulu_pipeline.training.estimates.known import KnownModel, KnownTokens, broken_files
@@ -39,6 +40,7 @@ OPT: dict[str, Any] = {
     "max_position_embeddings": 2048,
 }
 TOKENS = KnownTokens(conversations=1000, longest=4096, steps=16)
+NO_PAD = SpecialTokens(bos="<s>", eos="</s>", pad_is_new=True)
 FOUR_BIT = Lora(quantization="nf4")
 
 
@@ -147,16 +149,22 @@ def test_what_cannot_work_is_refused_and_says_what_to_write(
         (
             Recipe(),
             Profile(),
-            {"model": model(tokenizer_entries=32_000, has_pad=False)},
+            {"model": model(tokenizer_entries=32_000, special_tokens=NO_PAD)},
             "`<pad>` becomes number 32,000, and the embeddings grow from 32,000 to 32,001 rows",
         ),
         (
             Recipe(),
             Profile(),
-            {"model": model(tokenizer_entries=31_000, has_pad=False)},
+            {"model": model(tokenizer_entries=31_000, special_tokens=NO_PAD)},
             "`<pad>` becomes number 31,000, which has a row",
         ),
         (Recipe(warmup_steps=16, max_steps=3), Profile(), {"tokens": TOKENS}, "never reaches its peak"),
+        (
+            Recipe(),
+            Profile(),
+            {"model": model(tokenizer_entries=32_000, special_tokens=NO_PAD, said_tuned_rows=32_001)},
+            "the embeddings grow from 32,000 to 32,001 rows",
+        ),
     ],
 )
 def test_what_is_probably_not_meant_is_told_and_not_refused(
@@ -187,6 +195,53 @@ def test_all_that_cannot_work_is_told_at_once() -> None:
     assert "2. conversations of up to 4,096" in caught.value.what
     assert "1. write zero_stage" in caught.value.fix
     assert "2. write max_length_tokens" in caught.value.fix
+
+
+def test_what_a_models_value_says_of_its_tokens_and_rows_is_compared_with_its_files() -> None:
+    said = SpecialTokens(bos="", eos="<|im_end|>", pad="<|endoftext|>")
+    named = SpecialTokens(bos="<s>", eos="</s>", pad="<|endoftext|>")
+    asked = model(tokenizer_entries=32_000, special_tokens=named, said_special_tokens=said, said_tuned_rows=32_001)
+    found = check_training(Recipe(), Profile(), model=asked)
+    assert [error.what for error in found.errors] == [
+        "bos is `<s>` by the tokenizer's files, and nothing by the model's value",
+        "eos is `</s>` by the tokenizer's files, and `<|im_end|>` by the model's value",
+        "the embeddings have 32,000 rows after finetuning by the model's files, and 32,001 by its value",
+    ]
+    assert {error.where for error in found.errors} == {"model `model`"}
+    assert eval(found.errors[0].fix.partition("special_tokens=")[2].removesuffix(" in the model's tokenizer")) == named
+    assert found.errors[2].fix.endswith("write tuned_embedding_rows=32000")
+    unsaid = model(tokenizer_entries=32_000, special_tokens=named)
+    assert not check_training(Recipe(), Profile(), model=unsaid).errors
+
+
+def test_what_is_said_of_special_tokens_is_compared_with_the_folder_that_is_trained(
+    folder: Path, tmp_path: Path
+) -> None:
+    right = SpecialTokens(bos="<s>", eos="</s>", pad="<pad>")
+    tokens = write_tokens(tmp_path / "tokens", folder)
+
+    def check(special_tokens: SpecialTokens, tuned_rows: int) -> None:
+        check_folders(
+            Recipe(conversations_per_step=2),
+            Profile(),
+            name="tiny",
+            model=folder,
+            components=[(tokens, 2)],
+            device="",
+            special_tokens=special_tokens,
+            tuned_rows=tuned_rows,
+        )
+
+    check(right, 1344)
+    with pytest.raises(BadInput, match="pad_is_new is false by the tokenizer's files, and true by the model's value"):
+        check(SpecialTokens(bos="<s>", eos="</s>", pad_is_new=True), 1344)
+    with pytest.raises(BadInput, match="1,344 rows after finetuning by the model's files, and 1,345 by its value"):
+        check(right, 1345)
+
+
+def test_only_the_pad_token_that_is_added_can_be_new() -> None:
+    with pytest.raises(BadInput, match="pad is `<\\|pad\\|>` and new"):
+        SpecialTokens(bos="", eos="</s>", pad="<|pad|>", pad_is_new=True)
 
 
 @pytest.fixture(scope="module")

@@ -245,6 +245,13 @@ def _base(card: ModelCard) -> str:
     rows += [["parameters", f"{base.parameters:,}"]]
     rows += [["pretrained on", f"{base.pretraining_tokens:,} tokens" if base.pretraining_tokens else "nothing"]]
     rows += [["longest sequence", f"{base.context_tokens:,} tokens"]]
+    if base.special_tokens is not None:
+        special = base.special_tokens
+        rows += [["begins a text", f"`{special.bos}`" if special.bos else "nothing"]]
+        rows += [["ends an answer", f"`{special.eos}`"]]
+        rows += [["pads", f"`{special.pad}`, added by finetuning" if special.pad_is_new else f"`{special.pad}`"]]
+    if base.tuned_embedding_rows is not None:
+        rows += [["rows of the embeddings, finetuned", f"{base.tuned_embedding_rows:,}"]]
     rows += [["weights", f"`{base.repo}` at `{base.revision}`"]] if base.repo else []
     return f"## Base model\n\n{table(['', ''], rows)}"
 

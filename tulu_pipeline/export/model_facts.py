@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tulu_pipeline.tokens.special_tokens import SpecialTokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseFacts:
     """The base model.
 
     Attributes:
-        name, license, architecture, parameters, pretraining_tokens, context_tokens: as its definition has them.
+        name, license, architecture, parameters, pretraining_tokens, context_tokens, special_tokens,
+            tuned_embedding_rows: as its definition has them.
         repo, revision: hub repository of its weights and the commit; "" where they are from elsewhere.
     """
 
@@ -20,6 +23,8 @@ class BaseFacts:
     parameters: int
     pretraining_tokens: int
     context_tokens: int
+    special_tokens: SpecialTokens | None = None
+    tuned_embedding_rows: int | None = None
     repo: str = ""
     revision: str = ""
 

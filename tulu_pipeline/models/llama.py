@@ -6,9 +6,8 @@ Source: the original weights in the format of transformers, hub `huggyllama`, at
 pretraining and context: Table 2 and section 2 of that paper (its 33B is the 30B of everyone else).
 Paper: 30B and 65B are tuned with 1e-5 and 1,024 tokens, the others with the recipe's 2e-5 and 2,048.
 
-The vocabulary has 32,000 entries and no pad token; finetuning adds `<pad>` as number 32,000 and grows the embeddings
-to 32,001 rows. A text begins with `<s>`, an answer ends with `</s>`. All sizes get the tokenizer files of the 7B, so
-that tokens made once fit them all.
+The vocabulary has 32,000 entries and no pad token, so finetuning adds one as number 32,000 and the embeddings grow. All
+sizes get the tokenizer files of the 7B, so that tokens made once fit them all.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tulu_pipeline.artifacts.source import HubFile, HubModel
-from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer, SpecialTokens
 
 _REVISION = "8416d3fefb0cb3ff5775a7b13c1692d10ff1aa16"
 
@@ -27,6 +26,7 @@ TOKENIZER: Final = PretrainedTokenizer(
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
     },
     mode="legacy_fast",
+    special_tokens=SpecialTokens(bos="<s>", eos="</s>", pad_is_new=True),
 )
 
 
@@ -58,6 +58,7 @@ def _llama(
         license="LLaMA (non-commercial)",
         tokenizer=TOKENIZER,
         config=config,
+        tuned_embedding_rows=32_001,
         **tune,
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tulu_pipeline.artifacts.source import HubModel
 from tulu_pipeline.models.llama import llama_config
-from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer, SpecialTokens
 
 _REVISION = "01c7f73d771dfac7d292323805ebc428287df4f9"
 
@@ -22,6 +22,7 @@ TOKENIZER: Final = PretrainedTokenizer(
     name="llama2",
     sources={"tokenizer": HubModel(repo="meta-llama/Llama-2-7b-hf", revision=_REVISION, part="tokenizer")},
     mode="legacy_fast",
+    special_tokens=SpecialTokens(bos="<s>", eos="</s>", pad_is_new=True),
 )
 
 
@@ -37,6 +38,7 @@ def _llama2(size: str, revision: str, parameters: int, config: dict[str, Any]) -
         license="Llama 2 Community License",
         tokenizer=TOKENIZER,
         config=config,
+        tuned_embedding_rows=32_001,
     )
 
 

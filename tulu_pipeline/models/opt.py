@@ -5,8 +5,8 @@ Citation: Zhang et al., "OPT: Open Pre-trained Transformer Language Models", arX
 Source: hub `facebook/opt-6.7b` at the commit below; tokens of pretraining from section 2.2 of that paper. Weights are
 `.bin` files there: transformers and vLLM read such files as tensors only (`weights_only`), this project never does.
 
-The tokenizer is GPT-2's with OPT's own order, published as `vocab.json` and `merges.txt`. A text begins with `</s>`,
-which is also what ends an answer; `<pad>` is there already, so nothing is added or grown.
+The tokenizer is GPT-2's with OPT's own order, published as `vocab.json` and `merges.txt`. What begins a
+text is also what ends an answer. `<pad>` is there already, so nothing is added or grown.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 from typing import Final
 
 from tulu_pipeline.artifacts.source import HubModel
-from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer, SpecialTokens
 
 _REPO, _REVISION = "facebook/opt-6.7b", "a45aa65bbeb77c1558bc99bedc6779195462dab0"
 
 TOKENIZER: Final = PretrainedTokenizer(
-    name="opt", sources={"tokenizer": HubModel(repo=_REPO, revision=_REVISION, part="tokenizer")}
+    name="opt",
+    sources={"tokenizer": HubModel(repo=_REPO, revision=_REVISION, part="tokenizer")},
+    special_tokens=SpecialTokens(bos="</s>", eos="</s>", pad="<pad>"),
 )
 
 FAMILY = Family(
@@ -46,6 +48,7 @@ FAMILY = Family(
                 "ffn_dim": 16_384,
                 "max_position_embeddings": 2048,
             },
+            tuned_embedding_rows=50_272,
         ),
     ),
 )

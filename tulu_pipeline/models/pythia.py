@@ -5,8 +5,8 @@ Citation: Biderman et al., "Pythia: A Suite for Analyzing Large Language Models 
 arXiv:2304.01373.
 Source: hub `EleutherAI/pythia-6.9b` at the commit below; parameters and tokens of pretraining from that paper.
 
-The tokenizer is GPT-NeoX's: nothing stands before a text, `<|endoftext|>` ends an answer. Its files name no pad token;
-finetuning adds `<pad>`, for which the embeddings, padded to 50,432 rows, have room.
+The tokenizer is GPT-NeoX's. Its files name no pad token; for the one that finetuning adds, the embeddings have room:
+they are padded to a multiple of 128 rows.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 from typing import Final
 
 from tulu_pipeline.artifacts.source import HubModel
-from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer, SpecialTokens
 
 _REPO, _REVISION = "EleutherAI/pythia-6.9b", "f271943e880e60c0c715fd10e4dc74ec4e31eb44"
 
 TOKENIZER: Final = PretrainedTokenizer(
-    name="pythia", sources={"tokenizer": HubModel(repo=_REPO, revision=_REVISION, part="tokenizer")}
+    name="pythia",
+    sources={"tokenizer": HubModel(repo=_REPO, revision=_REVISION, part="tokenizer")},
+    special_tokens=SpecialTokens(bos="", eos="<|endoftext|>", pad_is_new=True),
 )
 
 FAMILY = Family(
@@ -46,6 +48,7 @@ FAMILY = Family(
                 "max_position_embeddings": 2048,
                 "tie_word_embeddings": False,
             },
+            tuned_embedding_rows=50_432,
         ),
     ),
 )

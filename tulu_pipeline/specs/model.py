@@ -12,6 +12,7 @@ from tulu_pipeline.chat.options import Template
 from tulu_pipeline.chat.options import TokenizerMode as TokenizerMode
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.specs.choices import check_choices
+from tulu_pipeline.tokens.special_tokens import SpecialTokens as SpecialTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +23,14 @@ class PretrainedTokenizer:
         name: id such as `llama`.
         sources: `tokenizer.json`, `tokenizer_config.json` and what belongs to them, or one `Builtin` that writes them.
         mode: how a LLaMA tokenizer treats what follows `</s>`; None for other families.
+        special_tokens: what begins, ends and pads a text. Compared with the files when they are there; None where
+            nobody wrote it down.
     """
 
     name: str
     sources: Mapping[str, Source]
     mode: TokenizerMode | None = None
+    special_tokens: SpecialTokens | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,8 @@ class PretrainedModel:
         tune_learning_rate, tune_max_length_tokens: the paper's choice for this size where it differs from the recipe.
         config: its shape, as its `config.json` has it, for estimates before that is there; empty where nobody wrote it
             down.
+        tuned_embedding_rows: rows of the embeddings after finetuning, which may have added a pad token. Compared with
+            the files when they are there; None where nobody wrote it down.
     """
 
     name: str
@@ -59,6 +65,7 @@ class PretrainedModel:
     tune_learning_rate: float | None = None
     tune_max_length_tokens: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    tuned_embedding_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,20 @@
 """Settings that contradict each other, the model, the tokens or the machine: found before a model is loaded.
 
 What cannot work is an error, all of them told at once; what works but is probably not meant is a note. What a recipe
-or a profile refuses by itself (`specs.recipe`, `profile`), and what the launcher needs, is not repeated here.
+or a profile refuses by itself (`specs.recipe`, `profile`), and what the launcher needs of the machine that it starts
+on, is not repeated here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
+from tulu_pipeline.tokens.special_tokens import SpecialTokens, differences, how_to_mend
 from tulu_pipeline.training.estimates.known import KnownModel, KnownTokens, known_model, known_tokens
 from tulu_pipeline.training.schedule import warmup_steps
 
@@ -184,16 +186,36 @@ def _check_model(recipe: Recipe, model: KnownModel, tokens: KnownTokens | None, 
                 fix="take the tokenizer that belongs to the model: what is added here is a pad token alone",
             )
         )
-    elif rows and model.tokenizer_entries and not model.has_pad:
-        grown = model.tokenizer_entries + 1
+    elif rows and model.tuned_entries > model.tokenizer_entries:
+        grown = model.tuned_entries
         found.notes.append(
             f"`{model.name}` has no pad token: `<pad>` becomes number {model.tokenizer_entries:,}"
             + (f", and the embeddings grow from {rows:,} to {grown:,} rows" if grown > rows else ", which has a row")
         )
+    _check_said(model, rows, found)
     if recipe.lora is None and recipe.learning_rate > _FULL_RATE and model.parameters >= _LARGE_PARAMETERS:
         found.notes.append(
             f"learning rate {recipe.learning_rate:g} is high for all of {model.parameters / 1e9:.1f}B weights: "
             "the paper's is 2e-5, and 1e-5 from 30B on"
+        )
+
+
+def _check_said(model: KnownModel, rows: int, found: Findings) -> None:
+    """Compare what the model's value says of its special tokens and embeddings with what its files say."""
+    where = f"model `{model.name}`"
+    if model.special_tokens is not None and model.said_special_tokens is not None:
+        fix = how_to_mend(model.special_tokens)
+        for told in differences(model.said_special_tokens, model.special_tokens):
+            found.errors.append(Problem(what=told, where=where, fix=fix))
+    tuned_rows = max(rows, model.tuned_entries)
+    if rows and model.tokenizer_entries and model.said_tuned_rows not in {None, tuned_rows}:
+        found.errors.append(
+            Problem(
+                what=f"the embeddings have {tuned_rows:,} rows after finetuning by the model's files, "
+                f"and {model.said_tuned_rows:,} by its value",
+                where=where,
+                fix=f"name the files that were meant, or write tuned_embedding_rows={tuned_rows}",
+            )
         )
 
 
@@ -226,7 +248,15 @@ def _check_tokens(recipe: Recipe, profile: Profile, tokens: KnownTokens, found: 
 
 
 def check_folders(
-    recipe: Recipe, profile: Profile, *, name: str, model: Path, components: Sequence[tuple[Path, int]], device: str
+    recipe: Recipe,
+    profile: Profile,
+    *,
+    name: str,
+    model: Path,
+    components: Sequence[tuple[Path, int]],
+    device: str,
+    special_tokens: SpecialTokens | None = None,
+    tuned_rows: int | None = None,
 ) -> list[str]:
     """Check a training whose model and tokens are there; the notes.
 
@@ -237,14 +267,17 @@ def check_folders(
         model: its folder.
         components: folder of each component's tokens and how often each conversation is seen in an epoch.
         device: name of the GPU, "" where there is none.
+        special_tokens: by the model's value; None is not compared.
+        tuned_rows: of the embeddings after finetuning, likewise.
 
     Raises:
         BadInput: it cannot work; says all the reasons.
     """
+    known = known_model(model, name)
     found = check_training(
         recipe,
         profile,
-        model=known_model(model, name),
+        model=replace(known, said_special_tokens=special_tokens, said_tuned_rows=tuned_rows),
         tokens=known_tokens(components, recipe, profile, model=model),
         device=device,
     )

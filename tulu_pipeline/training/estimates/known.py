@@ -14,7 +14,8 @@ from tulu_pipeline.errors import NotFound
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.shards import open_tokens
-from tulu_pipeline.tokens.tokenizer import load_tokenizer, special_tokens
+from tulu_pipeline.tokens.special_tokens import SpecialTokens, special_tokens_of
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.training.batching.steps import Steps
 from tulu_pipeline.training.estimates.shape import ModelShape, model_shape
 
@@ -29,7 +30,8 @@ class KnownModel:
         context_tokens: longest sequence that its makers trained it for; 0 where that is not known.
         parameters: how many; 0 where that is not known.
         tokenizer_entries: ids of its tokenizer are below it; 0 where its files are not there.
-        has_pad: whether its tokenizer's files name a pad token.
+        special_tokens: by its tokenizer's files; None where these are not there.
+        said_special_tokens, said_tuned_rows: by its value; None where nobody wrote it down.
         broken: files that are missing or cut off.
     """
 
@@ -38,8 +40,16 @@ class KnownModel:
     context_tokens: int = 0
     parameters: int = 0
     tokenizer_entries: int = 0
-    has_pad: bool = True
+    special_tokens: SpecialTokens | None = None
+    said_special_tokens: SpecialTokens | None = None
+    said_tuned_rows: int | None = None
     broken: tuple[str, ...] = ()
+
+    @property
+    def tuned_entries(self) -> int:
+        """Of its tokenizer, with the pad token that finetuning adds where there is none."""
+        added = self.special_tokens is not None and self.special_tokens.pad_is_new
+        return self.tokenizer_entries + added
 
     @property
     def shape(self) -> ModelShape | None:
@@ -71,14 +81,14 @@ def known_model(folder: Path, name: str, *, context_tokens: int = 0, parameters:
     """What the files of a model folder say; no weights are read beyond their headers."""
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else None
-    entries, has_pad = _tokenizer(folder)
+    entries, found = _tokenizer(folder)
     return KnownModel(
         name=name,
         config=config,
         context_tokens=context_tokens,
         parameters=parameters,
         tokenizer_entries=entries,
-        has_pad=has_pad,
+        special_tokens=found,
         broken=tuple(broken_files(folder)),
     )
 
@@ -155,8 +165,9 @@ def _cut_off(file: Path) -> str:
     return f"`{file.name}` has {size:,} of {wanted:,} bytes" if size < wanted else ""
 
 
-def _tokenizer(folder: Path) -> tuple[int, bool]:
-    """(ids are below, whether a pad token is named); (0, True) where there is no tokenizer."""
+def _tokenizer(folder: Path) -> tuple[int, SpecialTokens | None]:
+    """(ids are below, special tokens); (0, None) where there is no tokenizer."""
     if not (folder / "tokenizer_config.json").is_file():
-        return 0, True
-    return load_tokenizer(folder, special_in_text="hf").vocabulary_size, bool(special_tokens(folder)["pad_token"])
+        return 0, None
+    tokenizer = load_tokenizer(folder, special_in_text="hf")
+    return tokenizer.vocabulary_size, special_tokens_of(folder, tokenizer)

@@ -253,7 +253,7 @@ def data_input(name: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=6,
+    version=7,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

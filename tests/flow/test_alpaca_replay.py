@@ -92,6 +92,7 @@ def test_the_win_rates_at_equal_length_are_near_the_leaderboards(replayed: Folde
         assert "adjusted" not in metrics_of(replayed, f"{row}/alpaca_eval_unique_tokens")
     table = (replayed("tabulate[alpaca_replay]") / "table.md").read_text()
     assert "## Scored as `lc_minimal`" in table
+    assert "lc_minimal is this project's own win rate at equal length, a logistic regression of two parameters" in table
 
 
 def test_the_sources_of_the_instructions_have_win_rates_of_their_own(replayed: Folder) -> None:

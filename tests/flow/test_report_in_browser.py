@@ -208,6 +208,9 @@ def test_each_way_an_answer_can_go_wrong_is_a_filter(page):
         press_filter(page, name)
         assert listed(page) == wanted
     open_cell(page, "tiny%2Barithmetic/alpaca_eval")
+    filters = page.run("document.getElementById('filters').innerText")
+    assert "not preferred" in filters
+    assert "wrong" not in filters
     press_filter(page, "judge flipped")
     assert listed(page) == ["alpaca_eval/6", "alpaca_eval/26", "alpaca_eval/46"]
     assert page.errors() == []
@@ -227,6 +230,16 @@ def test_a_judges_reply_stands_beside_what_it_judged(page):
     assert "sample_judge" in page.run("document.querySelector('.reply').innerText")
     said = page.run("[...document.querySelectorAll('#item h4 + pre')].map((pre) => pre.textContent)")
     assert said == ["[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"] * 2
+    first_shown = page.run("[...document.querySelectorAll('#item h4 small')].map((small) => small.textContent)")
+    assert ["shown first: the model's answer" in each for each in first_shown] == [True, False]
+    told = page.run("document.getElementById('item').innerText")
+    assert "Reference's answer" in told
+    assert "Right answer" not in told
+    assert "ended by the model itself" in told
+    score = page.run("document.querySelector('.verdict .now').innerText").split("\t")
+    preferred = {"1": "the model's answer", "0": "the reference's answer", "0.500": "neither: a tie"}
+    assert score[2] == preferred[score[1].split()[1]]
+    assert f"preferred\n{score[2]}" in page.run("document.querySelector('.reply').innerText")
     open_cell(page, "tiny%2Bfacts/alpaca_eval/alpaca_eval%2F3")
     page.wait("document.querySelector('#item h2').textContent === 'alpaca_eval/3'")
     assert page.run("document.querySelector('#item h4 + pre').textContent") == HOSTILE

@@ -1,6 +1,7 @@
 """`tulu compare`: what it finds, what it prints, what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_another_scorer_compares_and_one_that_is_not_there_is_an_error(folders):
     assert made.metrics[0].result != compare_models("a", "f", pairs).metrics[0].result
     with pytest.raises(BadInput, match="no metric has a scorer `lax`"):
         compare_models("a", "f", pairs, scorer="lax")
+
+
+def test_a_number_of_all_items_together_compares_nobody_and_the_error_says_so(folders):
+    both = pair(folders, "gsm_cot")
+    adjusted = replace(both.first.scores["paper"], scorer="lc_minimal")
+    first, second = (
+        replace(each, scores={**each.scores, "lc_minimal": adjusted}) for each in (both.first, both.second)
+    )
+    with pytest.raises(BadInput, match="`lc_minimal` is a number of all items together") as error:
+        compare_models("a", "f", [replace(both, first=first, second=second)], scorer="lc_minimal")
+    assert error.value.fix.endswith("compare by one of: paper, strict")
 
 
 def test_the_command_compares_two_folders_of_scores(folders, tmp_path):

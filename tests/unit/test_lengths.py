@@ -1,6 +1,7 @@
 """The length analysis: correlations, agreement, and what is said of few models."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -242,6 +243,18 @@ def test_rows_without_a_judge_are_named_not_filled_in() -> None:
     analysis = analyze_lengths("AlpacaEval", [*models(3), silent], left_out=("GONE",))
     assert [model.name for model in analysis.models] == ["m0", "m1", "m2"]
     assert "Left out, for want of one of the two evaluators: GONE, QUIET." in lengths_to_markdown(analysis)
+
+
+def test_a_model_without_all_verdicts_is_marked_on_the_page_and_in_the_text(tmp_path: Path) -> None:
+    (first, answers), *others = models(3)
+    answers = [dataclasses.replace(answers[0], win=None), *answers[1:]]
+    analysis = analyze_lengths("AlpacaEval", [(first, answers), *others])
+    write_length_page("t", analysis, tmp_path)
+    said = f"‡ INCOMPLETE: {first.label}: 1 of {len(answers)} answers without a verdict"
+    for text in ((tmp_path / "length.html").read_text(), lengths_to_markdown(analysis)):
+        assert said in text
+        assert text.count("‡") == 2, "the model's win rate, and the note"
+    assert "‡" not in lengths_to_markdown(analyze_lengths("AlpacaEval", models(3)))
 
 
 @pytest.fixture(params=[0, 1, 12], ids=lambda count: f"{count} models")

@@ -83,6 +83,12 @@ def compare_models(
     """
     if scorer and not any(_scores_items(pair, scorer) for pair in pairs):
         known = sorted({name for pair in pairs for name in pair.first.scores if _scores_items(pair, name)})
+        if any(scorer in pair.first.scores or scorer in pair.second.scores for pair in pairs):
+            raise BadInput(
+                f"`{scorer}` is a number of all items together, and models are compared item by item",
+                "--scorer",
+                f"each model's value and interval are in its table; compare by one of: {', '.join(known)}",
+            )
         raise BadInput(f"no metric has a scorer `{scorer}`", "--scorer", f"take one of: {', '.join(known)}")
     results = {pair.metric: _compare(first, second, pair, _scorer(pair, scorer)) for pair in pairs}
     adjusted = holm({metric: result.p for metric, result in results.items()})

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from tulu_pipeline.reporting.lengths import FEWEST_MODELS, Agreement, Correlation, LengthAnalysis, Quantity
-from tulu_pipeline.reporting.text import inline, markdown_line, points
+from tulu_pipeline.reporting.text import INCOMPLETE, inline, markdown_line, points
 from tulu_pipeline.scoring.statistics import Estimate
 
 NONE = "–"
@@ -73,7 +73,7 @@ def model_lines(analysis: LengthAnalysis) -> Iterator[tuple[str, ...]]:
             f"{model.unique_tokens:.1f}",
             f"{model.reference_unique_tokens:.1f}",
             f"{model.characters:,.0f}",
-            _percent(model.win_rate),
+            _percent(model.win_rate) + (INCOMPLETE if model.undefined else ""),
             _percent(model.false_win_rate),
             _percent(model.agreement.share),
             _kappa(model.agreement),
@@ -119,6 +119,12 @@ def length_notes(analysis: LengthAnalysis) -> tuple[str, ...]:
         "Intervals of correlations: Fisher's transform, from four models on; p: two-sided, permutation of the models "
         "(partial: Student's t).",
         "Same verdict (win, tie or loss) on the same pair; kappa is Cohen's, its interval a bootstrap over the items.",
+    ]
+    lines += [
+        f"{INCOMPLETE} INCOMPLETE: {model.label}: {model.undefined:,} of {model.n:,} answers without a verdict; its "
+        "win rate and agreement rest on the others."
+        for model in analysis.models
+        if model.undefined
     ]
     if analysis.left_out:
         lines.append(f"Left out, for want of one of the two evaluators: {', '.join(analysis.left_out)}.")

@@ -93,6 +93,11 @@ class ModelLength:
     false_win_rate: Estimate
     agreement: Agreement
 
+    @property
+    def undefined(self) -> int:
+        """Answers without a verdict of the judge: while there are any, its win rate is no result yet."""
+        return self.n - self.win_rate.n
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correlation:

@@ -10,6 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from tulu_pipeline.reporting.table import AVERAGE, Cell, Row, Table, View, is_stand_in
 from tulu_pipeline.scoring.flags import COUNTED_FLAGS, flag_order
+from tulu_pipeline.scoring.length_control import LC_MINIMAL
 
 NOT_APPLICABLE = "–"
 STAND_IN = "†"
@@ -108,6 +109,11 @@ def legend(table: Table) -> tuple[str, ...]:
         lines.append("Average is the plain mean of the columns.")
     elif table.average_rule == "benchmarks":
         lines.append("Average is the mean over benchmarks, each the mean of its columns.")
+    if LC_MINIMAL in table.scorers:
+        lines.append(
+            f"{LC_MINIMAL} is this project's own win rate at equal length, a logistic regression of two parameters; "
+            "the length-controlled rate of AlpacaEval's leaderboard is another."
+        )
     outside = [column.title for column in table.columns if not column.averaged]
     if outside and table.average_rule != "none":
         lines.append(f"Not part of it: {', '.join(outside)}.")

@@ -29,6 +29,11 @@ report.itemsView = (() => {
     ["lost", "lost", (item) => difference(item) < 0],
   ];
   const GLYPH = { right: "✓", wrong: "✗", partly: "◐", undefined: "·" };
+  // Where a judge compares two answers nothing is right or wrong: one is preferred, or neither.
+  const PREFERENCE = { right: "preferred", partly: "tied", wrong: "not preferred", undefined: "no verdict" };
+  const PREFERRED = { right: "the model's answer", partly: "neither: a tie", wrong: "the reference's answer" };
+  const compared = (item) => item.reply !== undefined && ["preference", "verdict", "annotator"].some((name) => name in item.reply);
+  const gradeWord = (item, kind) => (compared(item) ? PREFERENCE[kind] : kind);
 
   async function draw(section) {
     const { row: name, metric } = state;
@@ -108,7 +113,8 @@ report.itemsView = (() => {
 
   // Applies filter and search, redraws the list, keeps the chosen item where it is still shown.
   function narrow() {
-    const filters = [...FILTERS, ...otherFlags()];
+    const words = current.items.some(compared) ? PREFERENCE : {};
+    const filters = [...FILTERS, ...otherFlags()].map(([value, text, keep]) => [value, words[value] || text, keep]);
     const counts = filters.map(([value, text, keep]) => [value, text, current.items.filter(keep).length])
       .filter(([value, , count]) => count || value === "all" || value === "right" || value === "wrong");
     if (!counts.some(([value]) => value === state.filter)) state.filter = "all";
@@ -185,7 +191,7 @@ report.itemsView = (() => {
     return el("li", {}, el("a", {
       href: address(item), class: kind, "data-item": item.id, tabindex: -1,
     },
-    el("i", { class: "glyph", title: kind }, GLYPH[kind]),
+    el("i", { class: "glyph", title: gradeWord(item, kind) }, GLYPH[kind]),
     el("span", { class: "id" }, item.id),
     change ? el("i", { class: change > 0 ? "gained" : "lost" }, change > 0 ? "▲" : "▼") : "",
     item.flags.length ? el("i", { class: "flag", title: item.flags.join(", ") }, "⚑") : "",
@@ -230,7 +236,7 @@ report.itemsView = (() => {
         el("span", { class: "place" }, `${(place + 1).toLocaleString("en")} of ${current.shown.length.toLocaleString("en")}`),
         el("span", { class: "keys" }, el("kbd", {}, "j"), el("kbd", {}, "k"), " walk · ", el("kbd", {}, "p"), " prompt · ",
           el("kbd", {}, "s"), " scorer · ", el("kbd", {}, "/"), " search · ", el("kbd", {}, "Esc"), " table")),
-      item.gold ? gold(item.gold) : "",
+      item.gold ? gold(item) : "",
       el("div", { class: answers.length > 1 ? "answers two" : "answers" }, ...answers),
       item.prompt !== undefined ? el("section", {}, el("h3", {}, "Prompt",
         el("small", {}, item.prompt_tokens ? `${item.prompt_tokens.toLocaleString("en")} tokens` : "",
@@ -268,29 +274,42 @@ report.itemsView = (() => {
 
   // What a judge, or the run of a program, said of it; texts in full, the rest as name and value.
   function reply(said) {
-    const facts = Object.entries(said).filter(([, value]) => typeof value !== "object" || value === null);
+    const facts = Object.entries(said).filter(([, value]) => typeof value !== "object" || value === null).map(fact);
     const parts = Object.entries(said).filter(([, value]) => typeof value === "object" && value !== null)
       .flatMap(([name, value]) => (Array.isArray(value) ? value.map((each) => [name, each]) : [[name, value]]));
     return el("div", {}, el("h3", {}, "Judge's reply"),
       el("dl", { class: "reply" }, ...facts.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, saidText(value))])),
       ...parts.map(([name, value]) => {
         const { text, ...rest } = typeof value === "object" && value !== null ? value : { text: value };
-        const about = Object.entries(rest).map(([key, each]) => `${key.replaceAll("_", " ")} ${saidText(each)}`).join(", ");
+        const about = Object.entries(rest).map(fact).map(([key, each]) => `${key.replaceAll("_", " ")} ${saidText(each)}`).join(", ");
         return el("div", {}, el("h4", {}, name.replaceAll("_", " "), about ? el("small", {}, about) : ""),
           text === undefined ? "" : el("pre", { class: "tall" }, saidText(text)));
       }));
+  }
+
+  // What a judge of two answers wrote in numbers and marks, in words.
+  function fact([name, value]) {
+    if (name === "preference") return ["preferred", { 1: PREFERRED.wrong, 1.5: PREFERRED.partly, 2: PREFERRED.right }[value] || "could not be read"];
+    if (name === "verdict") return ["preferred", { loss: PREFERRED.wrong, tie: PREFERRED.partly, win: PREFERRED.right }[value] || saidText(value)];
+    if (name === "model_first") return ["shown first:", value ? PREFERRED.right : PREFERRED.wrong];
+    if (name === "flipped") return ["the order decides", value ? "yes" : "no"];
+    return [name, value];
   }
 
   const saidText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
   function verdict(item) {
     const scorers = Object.keys(item.scores);
+    const ranked = compared(item);
+    const taken = (each) => (ranked ? PREFERRED[grade(item, each)] || `nobody: ${item.extracted[each] || "no verdict"}`
+      : item.extracted[each] ? el("code", {}, clipped(item.extracted[each], 300)) : el("span", { class: "none" }, "nothing"));
     return el("table", { class: "verdict" },
-      el("tr", {}, el("th", {}, "scorer"), el("th", {}, "score"), el("th", {}, "took for the answer")),
+      el("tr", {}, el("th", {}, "scorer"), el("th", {}, "score"),
+        el("th", {}, ranked ? "preferred" : "took for the answer")),
       ...scorers.map((each) => el("tr", { class: each === scorer ? "now" : "" },
         el("th", {}, each),
         el("td", { class: grade(item, each) }, `${GLYPH[grade(item, each)]} ${scoreText(item.scores[each])}`),
-        el("td", {}, item.extracted[each] ? el("code", {}, clipped(item.extracted[each], 300)) : el("span", { class: "none" }, "nothing")))),
+        el("td", {}, taken(each)))),
       item.flags.length ? el("tr", { class: "flags" }, el("th", {}, "flags"), el("td", { colspan: 2 },
         ...item.flags.map((flag) => el("span", { class: "chip" }, flag.replaceAll("_", " "))))) : "");
   }
@@ -304,10 +323,17 @@ report.itemsView = (() => {
     return el("div", {}, ...item.texts.map((output, index) => el("div", {},
       el("h3", {}, item.texts.length > 1 ? `Completion ${index + 1} of ${item.texts.length}` : "Completion",
         el("small", {}, tokens(item, index),
-          item.finish_reasons[index] === "length" ? "cut off at the cap" : `ended by ${item.finish_reasons[index] || "?"}`)),
-      output.trim() ? marked(output, item.extracted[scorer]) : el("p", { class: "none" },
+          ENDED[item.finish_reasons[index] || ""] || `ended: ${item.finish_reasons[index]}`)),
+      output.trim() ? marked(output, compared(item) ? "" : item.extracted[scorer]) : el("p", { class: "none" },
         output ? "nothing but white space" : "empty"))));
   }
+
+  const ENDED = {
+    stop: "ended by the model itself, or at a stop string",
+    length: "cut off at the cap of new tokens",
+    content_filter: "cut off by the server's filter",
+    "": "how it ended is not recorded",
+  };
 
   // The completion with the last place of the extracted answer marked.
   function marked(output, extracted) {
@@ -332,7 +358,9 @@ report.itemsView = (() => {
       })));
   }
 
-  function gold(value) {
+  function gold(item) {
+    const value = item.gold;
+    if (compared(item)) return el("section", {}, el("h3", {}, "Reference's answer, which it is compared with"), el("pre", { class: "tall" }, value));
     if (value.length < 120 && !value.includes("\n")) return el("p", { class: "gold" }, "Right answer ", el("code", {}, value));
     return el("section", {}, el("h3", {}, "Right answer, or the reference it is compared with"), el("pre", { class: "tall" }, value));
   }

@@ -136,7 +136,7 @@ const report = (() => {
     paper: "as the original evaluation computed it, quirks included (key: s)",
     strict: "the same items with the original's quirks mended (key: s)",
     "ext:lm_eval": "as lm-evaluation-harness extracts and compares (key: s)",
-    lc_minimal: "the win rate as if answers were as long as the reference's: our own least length control (key: s)",
+    lc_minimal: "ours: the win rate at equal length, by a regression of two parameters; not the leaderboard's (key: s)",
   };
 
   function arrived(key, value) {

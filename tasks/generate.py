@@ -25,6 +25,7 @@ from tulu_pipeline.inference.engine import (
     Dtype,
     EngineName,
     EngineSettings,
+    Quantization,
     engine_environment,
     what_lacks,
 )
@@ -52,6 +53,7 @@ class GenerateParams:
         item_limit: number of items asked, spread evenly over the groups; None asks all.
         definition: the benchmark itself; its prompt version is what enters the key.
         template: the chat format; a checkpoint is asked as it was taught.
+        quantization: of the weights.
     """
 
     benchmark: str
@@ -64,6 +66,15 @@ class GenerateParams:
     item_limit: int | None = None
     definition: Benchmark | None = execution_field(default=None)
     template: Template = added_field(default="tulu")
+    quantization: Quantization = added_field(default="none")
+
+    def __post_init__(self) -> None:
+        if self.engine == "vllm" and self.quantization == "int8":
+            raise BadInput(
+                f"vLLM does not load weights as `{self.quantization}`",
+                f"{self.benchmark}/{self.metric}",
+                "engine `transformers`",
+            )
 
 
 def generate_params(
@@ -77,6 +88,7 @@ def generate_params(
     max_new_tokens: int | None = None,
     samples: int | None = None,
     template: Template = "tulu",
+    quantization: Quantization = "none",
 ) -> GenerateParams:
     """The parameters of a setting.
 
@@ -84,6 +96,7 @@ def generate_params(
 
     Raises:
         NotFound: no such setting.
+        BadInput: weights that the engine does not load so.
     """
     setting = benchmark.setting(metric)
     capped = setting.sampling.capped(max_new_tokens, samples)
@@ -98,6 +111,7 @@ def generate_params(
         item_limit=item_limit,
         definition=benchmark,
         template=template if tuned else "tulu",
+        quantization=quantization,
     )
 
 
@@ -117,7 +131,7 @@ def run_generate(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> None:
             work.publish({})
     if not unfinished:
         return
-    if lack := what_lacks(settings.engine, gpu=settings.gpu):
+    if lack := what_lacks(settings.engine, gpu=settings.gpu, quantization=settings.quantization):
         raise lack
     # The last job is published after the process has ended: its work folder holds the log until then.
     last = unfinished[-1]
@@ -256,19 +270,25 @@ def _renderer(job: Job[GenerateParams]) -> Callable[[str, str], Prompt]:
 def _engine_settings(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> EngineSettings:
     first = jobs[0]
     for job in jobs:
-        wanted = (job.params.engine, job.params.engine_dtype, job.input("model"))
-        if wanted != (first.params.engine, first.params.engine_dtype, first.input("model")):
-            raise BadInput("jobs of one group want different engines or models", job.name, "group them by checkpoint")
+        if _wanted(job) != _wanted(first):
+            raise BadInput(
+                "jobs of one group want different engines or models", job.name, "group them by checkpoint and engine"
+            )
     gpu = has_gpu()
     return EngineSettings(
         engine=first.params.engine,
         model=str(first.input("model")),
         dtype=first.params.engine_dtype,
+        quantization=first.params.quantization,
         gpu=gpu,
         tensor_parallel=tensor_parallel(first.input("model"), ctx.profile.ranks) if gpu else 1,
         gpu_memory_share=ctx.profile.gpu_memory_share,
         cache_gib=ctx.profile.engine_cache_gib,
     )
+
+
+def _wanted(job: Job[GenerateParams]) -> tuple[object, ...]:
+    return job.params.engine, job.params.engine_dtype, job.params.quantization, job.input("model")
 
 
 def tensor_parallel(model: Path, gpus: int) -> int:

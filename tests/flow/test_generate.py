@@ -85,7 +85,8 @@ class Run:
     def job(
         self, engine: EngineName, benchmark: Benchmark, metric: str, model: Path, files: Path, **options: Any
     ) -> Job[GenerateParams]:
-        params = generate_params(small(benchmark), metric, tuned=True, engine=engine, engine_dtype="float32", **options)
+        options = {"tuned": True, "engine_dtype": "float32", **options}
+        params = generate_params(small(benchmark), metric, engine=engine, **options)
         for name in ("out", "work"):
             (self.root / metric / name).mkdir(parents=True, exist_ok=True)
         return Job(
@@ -114,7 +115,7 @@ class Run:
         return self.root / metric / "work" / "records.jsonl"
 
 
-def test_a_model_is_asked_in_its_own_template(model: Path, files: Path, tmp_path: Path) -> None:
+def test_a_model_is_asked_in_its_own_template_and_in_8_bits(model: Path, files: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     taught, run = tmp_path / "taught", Run(tmp_path / "run")
@@ -123,9 +124,11 @@ def test_a_model_is_asked_in_its_own_template(model: Path, files: Path, tmp_path
         "{{ bos_token }}{% for each in messages %}{{ each.role + ':\n' + each.content + eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
     )
-    options = {"max_new_tokens": 4, "item_limit": 2, "template": "own"}
+    options = {"max_new_tokens": 4, "item_limit": 2, "template": "own", "quantization": "int8"}
     run.go(run.job("transformers", gsm.BENCHMARK, "gsm_cot", taught, files, **options))
     assert run.failure is None
+    log = (run.root / "gsm_cot" / "out" / "aux" / "engine.log").read_text()
+    assert "MatMul8bitLt" in log, "it says that it rounds what is in float32"
     tokenizer = AutoTokenizer.from_pretrained(taught)
     for completion in run.completions("gsm_cot"):
         user, _, cue = completion.prompt.removeprefix("<s>user:\n").partition("</s>assistant:\n")

@@ -12,6 +12,7 @@ from tulu_pipeline.errors import MissingOnMachine
 
 EngineName = Literal["vllm", "transformers"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantization = Literal["none", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class EngineSettings:
         engine: which one.
         model: folder of a Hugging Face checkpoint.
         dtype: compute type.
+        quantization: of the weights; `int8` by bitsandbytes, of the transformers engine alone.
         gpu: whether to use the GPU. tensor_parallel: over how many. gpu_memory_share: of each, at most.
         cache_gib: key-value cache on a CPU.
     """
@@ -98,6 +100,7 @@ class EngineSettings:
     engine: EngineName
     model: str
     dtype: Dtype
+    quantization: Quantization = "none"
     gpu: bool = False
     tensor_parallel: int = 1
     gpu_memory_share: float = 0.9
@@ -127,12 +130,16 @@ def load_engine(settings: EngineSettings) -> StreamingEngine:
     return TransformersEngine(settings)
 
 
-def what_lacks(engine: EngineName, *, gpu: bool) -> MissingOnMachine | None:
+def what_lacks(engine: EngineName, *, gpu: bool, quantization: Quantization = "none") -> MissingOnMachine | None:
     """What this machine lacks for `engine`, found without importing it; None where nothing speaks against it."""
-    package, extra = ("vllm", "serve-cuda" if gpu else "serve-cpu") if engine == "vllm" else ("transformers", "train")
-    if importlib.util.find_spec(package) is None:
-        fix = f"`pip install 'tulu-pipeline[{extra}]'`"
-        return MissingOnMachine(f"`{package}` is not installed", f"engine {engine}", fix)
+    packages = ["vllm" if engine == "vllm" else "transformers"]
+    if quantization == "int8":
+        packages += ["bitsandbytes", "accelerate"]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            extra = ("serve-cuda" if gpu else "serve-cpu") if package == "vllm" else "train"
+            fix = f"`pip install 'tulu-pipeline[{extra}]'`"
+            return MissingOnMachine(f"`{package}` is not installed", f"engine {engine}", fix)
     if engine == "vllm" and not gpu:
         try:
             ctypes.CDLL("libnuma.so.1")

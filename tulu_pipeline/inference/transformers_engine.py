@@ -2,6 +2,10 @@
 
 Requests of equal length run together, so nothing is ever padded: left padding changed LLaMA's scores in the
 transformers releases of 2023, and with no padding there is nothing to get wrong.
+
+With weights in 8 bits (LLM.int8 of bitsandbytes, as the original has them) requests run one by one: activations are
+rounded to 8 bits too, and the columns that are not are looked for in the whole batch, so that an answer would depend on
+its neighbors.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
@@ -26,15 +30,21 @@ class TransformersEngine:
     """A model in transformers, on the GPU where there is one."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._device = "cuda" if settings.gpu else "cpu"
+        self._device = torch.device("cuda", 0) if settings.gpu else torch.device("cpu")
         self._tokenizer = AutoTokenizer.from_pretrained(settings.model)
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            settings.model, dtype=getattr(torch, settings.dtype), output_loading_info=True
+            settings.model, dtype=getattr(torch, settings.dtype), output_loading_info=True, **self._how(settings)
         )
         if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise BadInput(f"no file has `{missing[0]}`{more}", settings.model, "fetch or copy the whole model again")
-        self._model = model.to(self._device).eval()
+        self._model = (model if settings.quantization == "int8" else model.to(self._device)).eval()
+        self._batch = 1 if settings.quantization == "int8" else _BATCH
+
+    def _how(self, settings: EngineSettings) -> dict[str, Any]:
+        if settings.quantization == "none":
+            return {}
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": self._device}}
 
     @property
     def context_tokens(self) -> int:
@@ -46,7 +56,7 @@ class TransformersEngine:
             ahead.sort(key=_alike)
             for _, alike in itertools.groupby(ahead, key=_alike):
                 together = iter(alike)
-                while batch := list(itertools.islice(together, _BATCH)):
+                while batch := list(itertools.islice(together, self._batch)):
                     yield from self._answer(batch)
 
     def _answer(self, batch: list[Request]) -> Iterator[Finished | Failed]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.small_judge import write_judge
 
 from tasks.judge import JudgeParams, run_judge
 from tasks.score import ScoreParams, run_score
@@ -29,6 +28,7 @@ from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.benchmark import Completion
 from tulu_pipeline.specs.model_judge import Engine, TruthJudges
+from tulu_pipeline.stand_ins import write_truth_judge
 
 pytestmark = pytest.mark.timeout(240)
 QUESTIONS = 60
@@ -65,7 +65,9 @@ def test_a_server_that_does_not_tell_of_yes_says_no() -> None:
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("judges")
-    return {aspect: write_judge(folder / aspect, aspect) for aspect in ("truth", "information")}
+    for aspect in ("truth", "information"):
+        write_truth_judge(folder / aspect, name=aspect)
+    return {aspect: folder / aspect for aspect in ("truth", "information")}
 
 
 @pytest.fixture(scope="module")

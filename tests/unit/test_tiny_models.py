@@ -21,6 +21,10 @@ SHA256 = {
         "model.safetensors": "faad7b7d886f5c1a74cad9c9888753ab3ce73ed03e1acd78a0a34bf52bcf6295",
         "tokenizer.json": "d2ff77cefc6218b635cf7ab232c3291a9ffdbcc8b487077d1a37e402b9837914",
     },
+    "tiny-4k": {
+        "model.safetensors": "35c74ef1c438d0906166f2def13925ccfeda368f397329011840abe6b9fe7dcb",
+        "tokenizer.json": "d2ff77cefc6218b635cf7ab232c3291a9ffdbcc8b487077d1a37e402b9837914",
+    },
 }
 WRITE = "import sys, json; from pathlib import Path; from tulu_pipeline.models.tiny import write_model;"
 WRITE += "write_model(Path(sys.argv[1]), **json.loads(sys.argv[2]))"

@@ -38,6 +38,7 @@ def write_model(
     feed_forward: int,
     initializer_range: float,
     all_words: int,
+    context_tokens: int = _CONTEXT_TOKENS,
 ) -> None:
     """Write a folder that `transformers` and vLLM open: an untrained Llama with tied embeddings, and its tokenizer.
 
@@ -51,12 +52,13 @@ def write_model(
         feed_forward: inner size of a block's feed-forward part.
         initializer_range: standard deviation of the weights.
         all_words: 1 trains the tokenizer on all of `tiny_words.txt` and their inflections, 0 on the core words.
+        context_tokens: the longest sequence.
     """
     from safetensors.numpy import save_file
 
     out.mkdir(parents=True, exist_ok=True)
     shapes = _shapes(vocabulary, hidden, layers, feed_forward)
-    save_file(dict(_weights(name, shapes, initializer_range)), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(draw_weights(name, shapes, initializer_range)), out / "model.safetensors", metadata={"format": "pt"})
     config = _config(
         vocabulary=vocabulary,
         hidden=hidden,
@@ -64,15 +66,23 @@ def write_model(
         heads=heads,
         feed_forward=feed_forward,
         initializer_range=initializer_range,
+        context_tokens=context_tokens,
     )
     _write_json(out / "config.json", config)
     generation = {"bos_token_id": _BOS, "eos_token_id": _EOS, "pad_token_id": _PAD}
     _write_json(out / "generation_config.json", generation)
-    write_tokenizer(out, vocabulary=vocabulary, all_words=all_words)
+    write_tokenizer(out, vocabulary=vocabulary, all_words=all_words, context_tokens=context_tokens)
 
 
 def _config(
-    *, vocabulary: int, hidden: int, layers: int, heads: int, feed_forward: int, initializer_range: float
+    *,
+    vocabulary: int,
+    hidden: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    initializer_range: float,
+    context_tokens: int = _CONTEXT_TOKENS,
 ) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -85,7 +95,7 @@ def _config(
         "hidden_size": hidden,
         "initializer_range": initializer_range,
         "intermediate_size": feed_forward,
-        "max_position_embeddings": _CONTEXT_TOKENS,
+        "max_position_embeddings": context_tokens,
         "mlp_bias": False,
         "model_type": "llama",
         "num_attention_heads": heads,
@@ -115,10 +125,10 @@ def _shapes(vocabulary: int, hidden: int, layers: int, feed_forward: int) -> dic
     return shapes | {"model.norm.weight": (hidden,)}
 
 
-def _weights(
+def draw_weights(
     name: str, shapes: Mapping[str, tuple[int, ...]], deviation: float
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Norms are 1; the rest is normal.
+    """Tensors from a name alone: norms are 1, biases 0; the rest is normal with the standard deviation `deviation`.
 
     A sum of twelve uniform integers stands for the normal draw: its arithmetic is exact, so the bytes do not depend
     on a mathematical library.
@@ -128,7 +138,7 @@ def _weights(
     generator = np.random.Generator(np.random.PCG64(list(name.encode())))
     for tensor, shape in shapes.items():
         if len(shape) == 1:
-            yield tensor, np.ones(shape, dtype=np.float32)
+            yield tensor, np.full(shape, 0 if tensor.endswith(".bias") else 1, dtype=np.float32)
             continue
         total = np.zeros(math.prod(shape), dtype=np.int64)
         for _ in range(12):
@@ -137,7 +147,7 @@ def _weights(
         yield tensor, (normal * deviation).astype(np.float32).reshape(shape)
 
 
-def write_tokenizer(out: Path, *, vocabulary: int, all_words: int) -> None:
+def write_tokenizer(out: Path, *, vocabulary: int, all_words: int, context_tokens: int = _CONTEXT_TOKENS) -> None:
     """Write the tokenizer's files alone; the arguments are those of `write_model`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -161,7 +171,7 @@ def write_tokenizer(out: Path, *, vocabulary: int, all_words: int) -> None:
         "bos_token": "<s>",
         "clean_up_tokenization_spaces": False,
         "eos_token": "</s>",
-        "model_max_length": _CONTEXT_TOKENS,
+        "model_max_length": context_tokens,
         "pad_token": "<pad>",
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<unk>",
@@ -195,8 +205,13 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _model(name: str, parameters: int, *, vocabulary: int, all_words: int, **architecture: Any) -> PretrainedModel:
-    of_tokenizer = (("vocabulary", vocabulary), ("all_words", all_words))
-    arguments: tuple[tuple[str, str | int | float], ...] = (("name", name), *of_tokenizer, *architecture.items())
+    arguments: tuple[tuple[str, str | int | float], ...] = (
+        ("name", name),
+        ("vocabulary", vocabulary),
+        ("all_words", all_words),
+        *architecture.items(),
+    )
+    of_tokenizer = tuple(each for each in arguments if each[0] in {"vocabulary", "all_words", "context_tokens"})
     source = Builtin(function=f"{__name__}:write_model", version=1, args=arguments)
     tokenizer = Builtin(function=f"{__name__}:write_tokenizer", version=1, args=of_tokenizer)
     return PretrainedModel(
@@ -204,7 +219,7 @@ def _model(name: str, parameters: int, *, vocabulary: int, all_words: int, **arc
         sources={"model": source},
         parameters=parameters,
         pretraining_tokens=0,
-        context_tokens=_CONTEXT_TOKENS,
+        context_tokens=architecture.get("context_tokens", _CONTEXT_TOKENS),
         license="Apache-2.0",
         architecture="LlamaForCausalLM",
         tokenizer=PretrainedTokenizer(name=name, sources={"tokenizer": tokenizer}),
@@ -239,6 +254,19 @@ FAMILY = Family(
             feed_forward=1024,
             initializer_range=0.02,
             all_words=1,
+        ),
+        # For every benchmark: the longest prompts of BBH take 3,146 tokens of its vocabulary.
+        _model(
+            "tiny-4k",
+            parameters=1_450_624,
+            vocabulary=8192,
+            hidden=128,
+            layers=2,
+            heads=4,
+            feed_forward=352,
+            initializer_range=0.06,
+            all_words=1,
+            context_tokens=4096,
         ),
     ),
 )

@@ -12,9 +12,10 @@ from flows.graph import graph_of
 from flows.graph_data import DataGraph
 from flows.session import Request, Session, make_all, prepare_graph
 from tulu_pipeline.artifacts.artifact import Graph
+from tulu_pipeline.artifacts.run import Failure
 from tulu_pipeline.artifacts.source import LocalFile
 from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
-from tulu_pipeline.errors import BadInput, unknown_name
+from tulu_pipeline.errors import BadInput, TuluError, unknown_name
 from tulu_pipeline.specs.benchmark import Benchmark, Item, Setting
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.recorded_model import RecordedModel
@@ -26,6 +27,7 @@ def score_session(
     *,
     missing_are_empty: bool = False,
     tokenizer: str = "llama",
+    max_usd: str | None = None,
     store: str | None = None,
     progress: ReportProgress = no_progress,
 ) -> Session:
@@ -36,6 +38,7 @@ def score_session(
         asked: a metric (`gsm_cot`), or a benchmark that is asked in one way only.
         missing_are_empty: an item without a completion counts as an empty one, instead of being an error.
         tokenizer: counts tokens where the judge does so: its name, a model's, or a folder.
+        max_usd: what may be spent on a judge that is paid, in US dollars; None is without bound.
         store: root of the store; None takes TULU_STORE or `./store`.
         progress: where progress goes.
 
@@ -64,7 +67,41 @@ def score_session(
         data_tokenizer=find_tokenizer(tokenizer) if counts_tokens else None,
         average="none",
     )
-    return prepare_graph(Request(experiment=experiment.name, store=store), experiment, graph_of(experiment), progress)
+    request = Request(experiment=experiment.name, store=store, max_usd=max_usd)
+    return prepare_graph(request, experiment, graph_of(experiment), progress)
+
+
+def with_ways_out(session: Session, failures: list[Failure]) -> list[Failure]:
+    """The failures, where the judge is what lacks something, with what `tulu score` takes instead."""
+    benchmark, setting = _asked(session)
+    told = []
+    for failure in failures:
+        way = ""
+        if setting.judge is not None and setting.judge.counts_tokens and failure.name in _tokenizers(session):
+            way = "or count by another tokenizer: `--tokenizer` takes a name, a model's, or a folder"
+        elif setting.judge is not None and setting.judge.slot == "api" and failure.name.startswith("judge["):
+            others = [each.metric for each in benchmark.settings if each.same_completions_as == setting.metric]
+            way = f"or have it judged by nobody who is paid: `--benchmark {others[0]}`" if others else ""
+        error = failure.error
+        told.append(
+            Failure(failure.name, TuluError(error.what, error.where, f"{error.fix}; {way}")) if way else failure
+        )
+    return told
+
+
+def _asked(session: Session) -> tuple[Benchmark, Setting]:
+    ((name, (metric,)),) = session.experiment.benchmarks.items()
+    benchmark = BENCHMARKS.get(name)
+    return benchmark, benchmark.setting(metric)
+
+
+def _tokenizers(session: Session) -> set[str]:
+    """Artifacts that a judge counts tokens with."""
+    return {
+        node.artifact.inputs["tokenizer"].name
+        for node in session.plan.nodes.values()
+        if node.artifact.stage.name == "judge" and "tokenizer" in node.artifact.inputs
+    }
 
 
 def find_setting(asked: str) -> tuple[Benchmark, Setting]:

@@ -14,6 +14,9 @@ Until = Annotated[str | None, Parameter(help="last stage to make, such as tokeni
 Only = Annotated[str | None, Parameter(help="make only this selection and what it needs.")]
 Refresh = Annotated[tuple[str, ...], Parameter(help="make this selection anew though it is there.")]
 
+MaxUsd = Annotated[
+    str | None, Parameter(help="spend at most so much on servers that are paid; replies that are known cost nothing.")
+]
 Profile = Annotated[str | None, Parameter(help="execution profile: a name of deployments/profiles, or a TOML file.")]
 Store = Annotated[str | None, Parameter(help="artifact store; else TULU_STORE, else ./store.")]
 AsJson = Annotated[bool, Parameter(name="--json", help="print JSON for scripts.")]

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 StrictRows = Annotated[bool, Parameter(help="fail on malformed rows instead of dropping them.")]
 UnsafeCode = Annotated[bool, Parameter(help="execute programs that a model wrote even where they cannot be isolated.")]
-MaxUsd = Annotated[
-    str | None, Parameter(help="spend at most so much on servers that are paid; replies that are known cost nothing.")
-]
 UpdateSources = Annotated[bool, Parameter(help="resolve moving sources anew.")]
 DryRun = Annotated[bool, Parameter(help="run nothing: steps, tokens, memory of each GPU and time of every finetuning.")]
 Runner = Annotated[str, Parameter(help="prefect or local.")]
@@ -36,7 +33,7 @@ def run(
     strict_rows: StrictRows = False,
     update_sources: UpdateSources = False,
     unsafe_code: UnsafeCode = False,
-    max_usd: MaxUsd = None,
+    max_usd: options.MaxUsd = None,
     dry_run: DryRun = False,
     runner: Runner = "prefect",
     store: options.Store = None,

@@ -26,24 +26,35 @@ def score(
     benchmark: Asked,
     missing_are_empty: MissingAreEmpty = False,
     tokenizer: CountsBy = "llama",
+    max_usd: options.MaxUsd = None,
     store: options.Store = None,
     as_json: options.AsJson = False,
 ) -> None:
     from flows.progress import Bars
-    from flows.score import score_session, stored_scores
+    from flows.score import score_session, stored_scores, with_ways_out
     from flows.session import run_session
     from tulu_pipeline.artifacts.run import local_threads
 
     with Bars(open_console(stderr=True)) as bars, above(bars.console):
         session = score_session(
-            file, benchmark, missing_are_empty=missing_are_empty, tokenizer=tokenizer, store=store, progress=bars
+            file,
+            benchmark,
+            missing_are_empty=missing_are_empty,
+            tokenizer=tokenizer,
+            max_usd=max_usd,
+            store=store,
+            progress=bars,
         )
         session.ctx = dataclasses.replace(session.ctx, progress=bars)
         with local_threads() as submit:
             result = run_session(session, submit)
+    result.failed = with_ways_out(session, result.failed)
+    scores = stored_scores(session)
     if as_json:
-        print_json(result.to_json() | {"scores": stored_scores(session)})
+        print_json(result.to_json() | {"scores": scores})
     else:
         print_result(session, result)
+        for score in scores:
+            print(f"scores: {score['folder']}")
     if result.failed:
         sys.exit(1)

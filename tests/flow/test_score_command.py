@@ -1,6 +1,7 @@
 """`tulu score`: completions of one's own become a table, by the same scorers."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ def test_a_file_written_by_the_ids_that_show_lists_is_scored(store: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "mine.jsonl" in done.stdout
     assert "2.0 ±3.0" in done.stdout
+    (folder,) = re.findall(r"^scores: (.+)$", done.stdout, re.MULTILINE)
+    compared = json.loads(tulu(store, "compare", folder, folder, "--json").stdout)
+    assert compared["metrics"][0]["result"]["first"] == 0.02
     assert tulu(store, "score", str(mine), "--benchmark", "gsm").stderr.count("gsm_direct, gsm_cot") == 1
     mine.write_text(mine.read_text().partition("\n")[0])
     short = tulu(store, "score", str(mine), "--benchmark", "gsm_cot")

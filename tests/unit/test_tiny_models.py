@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.specs.model import PretrainedModel
+from tulu_pipeline.training.estimates.known import known_model
 
 # Every machine must make these bytes; what changes them is a new version of the source.
 SHA256 = {
@@ -60,6 +61,13 @@ def test_one_thread_makes_the_same_bytes_as_two(made: tuple[PretrainedModel, Pat
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
         path.name: path.read_bytes() for path in folder.iterdir()
     }
+
+
+def test_special_tokens_and_rows_are_what_the_value_says(made: tuple[PretrainedModel, Path]) -> None:
+    model, folder = made
+    known = known_model(folder, model.name)
+    assert known.special_tokens == model.tokenizer.special_tokens
+    assert model.tuned_embedding_rows == model.config["vocab_size"] >= known.tuned_entries
 
 
 def test_the_family_states_the_number_of_weights(made: tuple[PretrainedModel, Path]) -> None:

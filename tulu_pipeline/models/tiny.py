@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu_pipeline.artifacts.source import Builtin
-from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer
+from tulu_pipeline.specs.model import Family, PretrainedModel, PretrainedTokenizer, SpecialTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,8 +222,13 @@ def _model(name: str, parameters: int, *, vocabulary: int, all_words: int, **arc
         context_tokens=architecture.get("context_tokens", _CONTEXT_TOKENS),
         license="Apache-2.0",
         architecture="LlamaForCausalLM",
-        tokenizer=PretrainedTokenizer(name=name, sources={"tokenizer": tokenizer}),
+        tokenizer=PretrainedTokenizer(
+            name=name,
+            sources={"tokenizer": tokenizer},
+            special_tokens=SpecialTokens(bos=_SPECIAL[_BOS], eos=_SPECIAL[_EOS], pad=_SPECIAL[_PAD]),
+        ),
         config=_config(vocabulary=vocabulary, **architecture),
+        tuned_embedding_rows=vocabulary,
     )
 
 

@@ -96,7 +96,12 @@ ROWS = {
     ),
     "zero0": Row(technique="ZeRO-0", over="rows_16k", changes={"zero_stage": 0}),
     "zero3": Row(technique="ZeRO-3", over="rows_16k", changes={"zero_stage": 3}),
-    "offload": Row(technique="optimizer in CPU memory", over="rows_16k", changes={"offload": True}),
+    "offload": Row(
+        technique="optimizer in CPU memory, its step compiled",
+        over="rows_16k",
+        changes={"offload": True},
+        needs=("optimizer", "DeepSpeedCPUAdam"),
+    ),
     "full": Row(technique="every conversation of 2,048 tokens", over="rows_16k", changes={}, full=True),
 }
 

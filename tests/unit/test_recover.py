@@ -303,8 +303,22 @@ def test_a_diff_made_with_other_weights_is_told_by_the_type_of_the_tuned_ones(
     recovered(base, diff, tmp_path / "right", tuned_dtype="bfloat16")
     assert recovered(other, diff, tmp_path / "wrong")["share_in_bfloat16"] < 0.5
     error = refused(other, diff, tmp_path / "out", tuned_dtype="bfloat16")
-    assert "are bfloat16, in which the tuned weights were kept" in error.what
-    assert "made with other weights" in error.what
+    assert (
+        "are bfloat16, which `tuned_dtype` says they were kept in: the diff was made with other weights" in error.what
+    )
+    assert error.fix.startswith("name the base model")
+    assert "leave `tuned_dtype` out" in error.fix
+
+
+def test_where_the_tuned_weights_were_kept_in_another_type_the_error_says_which_to_write(
+    base: Path, tmp_path: Path
+) -> None:
+    tuned = tuned_of(weights_of(base), torch.float16)
+    diff = write_diff(tmp_path / "diff", base, minus(tuned, weights_of(base)))
+    recovered(base, diff, tmp_path / "right", tuned_dtype="float16")
+    error = refused(base, diff, tmp_path / "out", tuned_dtype="bfloat16")
+    assert "are bfloat16, which `tuned_dtype` says they were kept in: 100.0% are float16" in error.what
+    assert error.fix == 'write tuned_dtype="float16"'
 
 
 def test_a_diff_made_with_other_weights_is_told_by_their_sum(

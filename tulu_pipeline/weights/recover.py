@@ -154,13 +154,9 @@ def _recover_weights(
             raise BadInput(f"`{name}` adds up to {sums[-1]}", str(pair.diff.folder), "fetch the diff again")
         known = weights[:-1] if name in pair.grown else weights  # the grown row is a guess
         fits = {half: int(torch.count_nonzero(known.to(_DTYPES[half]) == known)) for half in _HALVES}
-        if spec.tuned_dtype and known.dim() > 1 and fits[spec.tuned_dtype] < _SHARE_OF_DTYPE * known.numel():
-            raise BadInput(
-                f"of the sums in `{name}` {fits[spec.tuned_dtype] / known.numel():.1%} are {spec.tuned_dtype}, "
-                "in which the tuned weights were kept: the diff was made with other weights",
-                str(pair.diff.folder),
-                _ANOTHER_BASE,
-            )
+        if spec.tuned_dtype and known.dim() > 1:
+            shares = {half: fits[half] / known.numel() for half in _HALVES}
+            _check_dtype(spec.tuned_dtype, shares, name, pair.diff.folder)
         compared += known.numel()
         fitting = {half: fitting[half] + fits[half] for half in _HALVES}
         writer.write(name, weights)
@@ -180,6 +176,24 @@ def _recover_weights(
         "weights_sum": round(total, 4),
         **{f"share_in_{half}": round(fitting[half] / compared, 6) for half in _HALVES},
     }
+
+
+def _check_dtype(tuned_dtype: str, shares: Mapping[str, float], name: str, folder: Path) -> None:
+    """Raises BadInput where the sums in a tensor are no numbers of the type in which the tuned weights were kept."""
+    if shares[tuned_dtype] >= _SHARE_OF_DTYPE:
+        return
+    what = (
+        f"of the sums in `{name}` {shares[tuned_dtype]:.1%} are {tuned_dtype}, "
+        "which `tuned_dtype` says they were kept in"
+    )
+    other = next((half for half, share in shares.items() if share >= _SHARE_OF_DTYPE), None)
+    if other is not None:
+        raise BadInput(f"{what}: {shares[other]:.1%} are {other}", str(folder), f'write tuned_dtype="{other}"')
+    raise BadInput(
+        f"{what}: the diff was made with other weights",
+        str(folder),
+        f"{_ANOTHER_BASE}; or leave `tuned_dtype` out, where it was a guess",
+    )
 
 
 def _mean_row(rows: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from flows.dry_run_advice import Case, what_fits
 from flows.dry_run_data import folder_of, mixture_data
 from flows.dry_run_device import Device, find_device
 from flows.session import Session
@@ -130,12 +131,9 @@ class _Planner:
         from tulu_pipeline.training.checks import check_training
         from tulu_pipeline.training.estimates.memory import (
             checkpoint_bytes,
-            memory_estimate,
             resumable_bytes,
             trained_parameters,
         )
-        from tulu_pipeline.training.estimates.workload import largest_pass
-        from tulu_pipeline.training.zero import deepspeed_config
 
         params: Any = node.artifact.params
         recipe: Recipe = params.recipe
@@ -149,23 +147,13 @@ class _Planner:
         shape, shape_source = _shape(known, model)
         if found.errors and recipe.lora is not None:  # of layers that are not there nothing can be counted
             recipe = _countable(recipe, shape)
-        pass_tokens = (
-            workload.pass_tokens
-            if workload is not None
-            else largest_pass(recipe, profile, recipe.max_length_tokens, recipe.conversations_per_step)
-        )
-        memory = memory_estimate(
-            shape,
-            recipe,
-            profile,
-            deepspeed_config(recipe, profile),
-            pass_tokens=pass_tokens,
-            cuda=self._device.is_gpu,
-        )
+        case = Case(shape=shape, recipe=recipe, profile=profile, device=self._device, workload=workload)
+        memory = case.memory()
         notes = list(found.notes)
         if self._device.memory_bytes is not None and memory.peak > self._device.memory_bytes:
-            notes.append(self._what_fits(shape, recipe, pass_tokens))
-        states = profile.checkpoints_kept + 1 if profile.checkpoint_every_steps else 0
+            notes.append(what_fits(case))
+        saves = profile.checkpoint_every_steps or profile.checkpoint_every_minutes
+        states = profile.checkpoints_kept + 1 if saves else 0
         return PlannedTraining(
             name=node.artifact.name,
             model=model.name,
@@ -182,39 +170,6 @@ class _Planner:
             errors=tuple(found.errors),
             notes=tuple(notes),
         )
-
-    def _what_fits(self, shape: ModelShape, recipe: Recipe, pass_tokens: int) -> str:
-        """The first change of the profile with which it fits, from the cheapest on."""
-        from tulu_pipeline.training.estimates.memory import memory_estimate
-        from tulu_pipeline.training.zero import deepspeed_config
-
-        profile, device = self._session.ctx.profile, self._device
-        stage = 3 if recipe.lora is None or recipe.lora.quantization == "none" else 2
-        changes: dict[str, Any] = {}
-        for name, value in (
-            ("gradient_checkpointing", True),
-            ("zero_stage", stage),
-            ("micro_batch_conversations", 1),
-            *(("nodes", profile.nodes * factor) for factor in (2, 4, 8, 16) if device.is_gpu),
-            ("offload", True),
-        ):
-            if name == "offload":
-                changes.pop("nodes", None)
-            if getattr(profile, name) == value:
-                continue
-            if name == "micro_batch_conversations":
-                shorter = pass_tokens * value // profile.micro_batch_conversations
-                pass_tokens = max(shorter, min(pass_tokens, recipe.max_length_tokens))
-            changes[name] = value
-            changed = replace(profile, **changes)
-            memory = memory_estimate(
-                shape, recipe, changed, deepspeed_config(recipe, changed), pass_tokens=pass_tokens, cuda=device.is_gpu
-            )
-            if device.memory_bytes is not None and memory.peak <= device.memory_bytes:
-                written = ", ".join(f"{key} = {str(each).lower()}" for key, each in changes.items())
-                on_cpu = f" and {memory.cpu / 2**30:.0f} GiB of the CPU's for each" if memory.cpu else ""
-                return f"it does not fit; with {written} in the profile it takes {memory.peak / 2**30:.1f} GiB{on_cpu}"
-        return "it does not fit, whatever the profile: take adapters (recipe.lora), or larger GPUs"
 
     def _known_model(self, node: Node, model: PretrainedModel) -> KnownModel:
         from tulu_pipeline.training.estimates.known import KnownModel, known_model

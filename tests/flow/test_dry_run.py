@@ -127,6 +127,16 @@ def test_contradictions_are_told_and_end_with_two(tmp_path: Path) -> None:
     assert "write max_length_tokens=2048" in done.stdout
 
 
+def test_states_that_are_saved_by_the_clock_take_the_same_disk_as_those_by_steps(tmp_path: Path) -> None:
+    told = {}
+    for name, saves in (("steps", (200, 0)), ("minutes", (0, 30)), ("never", (0, 0))):
+        profile = tmp_path / f"{name}.toml"
+        profile.write_text(f"checkpoint_every_steps = {saves[0]}\ncheckpoint_every_minutes = {saves[1]}\n")
+        found = tulu_json("run", f"{SEVEN_BILLION}:ADAPTERS", "--dry-run", "--profile", str(profile), cwd=tmp_path)
+        told[name] = found["totals"]["resumable_bytes"]
+    assert told == {"steps": 2 * 14 * 159_907_840, "minutes": 2 * 14 * 159_907_840, "never": 0}
+
+
 def test_an_experiment_without_models_says_that_nothing_is_trained(tmp_path: Path) -> None:
     done = tulu("run", "table1", "--dry-run", cwd=tmp_path)
     assert (done.returncode, done.stdout.split(";")[0]) == (0, "no finetuning would run")

@@ -31,7 +31,8 @@ class Workload:
         steps: optimizer steps; so many in an epoch `steps_per_epoch`.
         conversations, tokens: trained on in all, without padding.
         supervised_tokens: those that the loss is taken over; None where that is not known.
-        mean_length: of a conversation.
+        epoch_conversations: that one epoch sees.
+        mean_length: of a conversation. longest: of them; what it may be where their lengths are not known.
         padding_share: computed tokens that are padding; None without lengths.
         busy_share: useful tokens of those that could be computed while the slowest rank of each pass computes its
             own; None without lengths.
@@ -47,7 +48,9 @@ class Workload:
     conversations: int
     tokens: int
     supervised_tokens: int | None
+    epoch_conversations: int
     mean_length: float
+    longest: int
     padding_share: float | None
     busy_share: float | None
     passes_per_step: float | None
@@ -83,7 +86,9 @@ def workload(lengths: Lengths, recipe: Recipe, profile: Profile, *, supervised_s
         conversations=conversations,
         tokens=tokens,
         supervised_tokens=None if supervised_share is None else round(tokens * supervised_share),
+        epoch_conversations=len(own),
         mean_length=float(own.mean()),
+        longest=int(own.max()),
         padding_share=1.0 - statistics.useful_share,
         busy_share=statistics.busy_share,
         passes_per_step=statistics.passes_mean,
@@ -120,7 +125,9 @@ def estimated_workload(
         conversations=seen,
         tokens=tokens,
         supervised_tokens=None if supervised_share is None else round(tokens * supervised_share),
+        epoch_conversations=conversations,
         mean_length=mean_length,
+        longest=recipe.max_length_tokens,
         padding_share=None,
         busy_share=None,
         passes_per_step=None,

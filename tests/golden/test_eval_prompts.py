@@ -1,14 +1,16 @@
-"""Every prompt of the real benchmarks, to the byte."""
+"""Every prompt of the real benchmarks, to the byte.
 
-import csv
+ToxiGen's and TruthfulQA's are in `test_safety_prompts`, TyDiQA's in `test_tydiqa_prompts`, HumanEval's in
+`test_human_eval`, what served models are asked in `test_served_prompts`.
+"""
+
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmark_items import BY_METRIC, FOLDERS, asked, items
 from fakes.file_server import FileServer
 from toy_graph import settings
 
@@ -16,27 +18,9 @@ from tasks.generate import generate_params
 from tulu_pipeline.artifacts.fetch import fetch
 from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.benchmarks import alpaca_eval, bbh, gsm, mmlu, truthfulqa
-from tulu_pipeline.chat.template import render_prompt
-from tulu_pipeline.specs.benchmark import Benchmark, Item
+from tulu_pipeline.specs.benchmark import Benchmark
 
 pytestmark = pytest.mark.realdata
-
-FOLDERS = {
-    "bbh": "eval/bbh",
-    "gsm": "eval/gsm8k",
-    "mmlu": "eval/mmlu/data",
-    "alpaca_eval": "eval/alpaca_eval/results/text_davinci_003",
-}
-BY_METRIC = {
-    setting.metric: benchmark
-    for benchmark in (bbh.BENCHMARK, gsm.BENCHMARK, mmlu.BENCHMARK, alpaca_eval.BENCHMARK)
-    for setting in benchmark.settings
-}
-
-
-def items(metric: str, mirror: Path) -> Iterator[Item]:
-    benchmark = BY_METRIC[metric]
-    return benchmark.items(benchmark.files(mirror / FOLDERS[benchmark.name]), benchmark.setting(metric))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +85,18 @@ def test_few_shot_texts_come_out_of_a_python_file_without_a_mirror(
             "ae0ecea318bbe47fb97476ea7377c90e6609fad543f079bb9ffd191f8112a8da",
         ),
         (
+            "gsm_direct_full",
+            1_319,
+            "45e90ae445c6f28789820b9b12932dc1e9f47ae3dc139e59a0805d7768684706",
+            "c15fc9b745ed2341047340ffea3481c419d7de1c93a1e83010be6284e993c2cc",
+        ),
+        (
+            "gsm_cot_full",
+            1_319,
+            "74ae23c6c689bf26f27b7888b5a87e806b853a0385e8f30d9a8841f4355f2f14",
+            "ae0ecea318bbe47fb97476ea7377c90e6609fad543f079bb9ffd191f8112a8da",
+        ),
+        (
             "bbh_direct",
             1_080,
             "b5fc135daab4cce98d67a8d945eae5558f02ac05cc6a9cc2b98e5bf844401113",
@@ -113,6 +109,12 @@ def test_few_shot_texts_come_out_of_a_python_file_without_a_mirror(
             "4c87d09309620156db7a5d883fcd4a41229664a3f8a0e888bfc1d15ae8888b44",
         ),
         (
+            "bbh_direct_full",
+            6_511,
+            "1f92ee5e1961d03f4df655ad2d021c127c12f31d86c363db1b2ee57214dd853a",
+            "1a2b387e616acee74d94938c4984aa16731d1520eb824bea8e1667183004cb1c",
+        ),
+        (
             "bbh_cot_full",
             6_511,
             "01ffe307b908e5c98d383076220c40b65beaf5742d60cd903df0b498f83d0747",
@@ -121,14 +123,20 @@ def test_few_shot_texts_come_out_of_a_python_file_without_a_mirror(
         (
             "mmlu_0shot",
             14_042,
-            "23f0870a5e61762c8f435d0f1ceaa69c400dcca1fdc6e54f2689a463a0f5fe8b",
-            "f9276d31a0eb917c5e597b98dc010350723b2e03d44e0323c8fcab4a5a537e84",
+            "52cf6e5abdf2d40c30c8297ecee6508f446c8e8a7ac741f735d32dded948fb41",
+            "13cd0586e8e5adf6812e1a3fbbc5b327e5fbe4f4ef9f991c7a1af899cba5441f",
         ),
         (
             "mmlu_5shot",
             14_042,
-            "f82e2a57f287f9e187bd12768aa7c7d0a3e928342ddc82bd7d2dfaef6dc74c53",
-            "2d9a5020b398445d02709d973800aeb27ec84100cc9a3ce9a69ac43aea04d96e",
+            "b884f3e37882c5034dddd3ae548b53a4f0382a11669b3e6dcf439ca6be465419",
+            "ba6e5731f026e00de874a497131096f7666a48ae1c0b8d9376d881472c1e6b7c",
+        ),
+        (
+            "mmlu_0shot_as_written",
+            14_042,
+            "23f0870a5e61762c8f435d0f1ceaa69c400dcca1fdc6e54f2689a463a0f5fe8b",
+            "f9276d31a0eb917c5e597b98dc010350723b2e03d44e0323c8fcab4a5a537e84",
         ),
         (
             "alpaca_eval",
@@ -144,9 +152,7 @@ def test_all_prompts_are_these(metric: str, count: int, plain: str, chat: str, m
     for item in items(metric, mirror):
         ids.add(item.item_id)
         for tuned, digest in hashes.items():
-            cue = item.cue_tuned if tuned and item.cue_tuned is not None else item.cue
-            rendered = [render_prompt(prompt, cue, tuned=tuned) for prompt in item.prompts]
-            line = [item.item_id, rendered, list(item.choices), item.gold, item.group]
+            line = [item.item_id, asked(item, tuned=tuned), list(item.choices), item.gold, item.group]
             digest.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
     assert len(ids) == count
     assert (hashes[False].hexdigest(), hashes[True].hexdigest()) == (plain, chat)
@@ -159,62 +165,11 @@ def test_the_200_questions_are_the_papers() -> None:
     assert len(set(drawn)) == 200
 
 
-def test_a_gsm_prompt_is_eight_exemplars_and_a_question(mirror: Path) -> None:
-    direct, cot = (next(items(metric, mirror)) for metric in ("gsm_direct", "gsm_cot"))
-    assert direct.item_id == cot.item_id == "gsm_1309"
-    start = "Answer the following questions.\n\n"
-    assert direct.prompts[0].startswith(f"{start}Quesion: There are 15 trees in the grove.")
-    assert cot.prompts[0].startswith(f"{start}Question: There are 15 trees in the grove.")
-    assert direct.prompts[0].count("\n\nQuesion: ") == 8
-    assert direct.prompts[0].count("\n\nQuestion: ") == 1
-    assert cot.prompts[0].count("\n\nQuestion: ") == 9
-    assert cot.prompts[0].count(". So the answer is ") == 8
-    assert render_prompt(cot.prompts[0], cot.cue, tuned=False).endswith("?\nAnswer:")
-    assert render_prompt(cot.prompts[0], cot.cue, tuned=True).endswith("?\n<|assistant|>\nAnswer:")
-
-
 def test_all_1319_answers_are_numbers(mirror: Path) -> None:
     setting = dataclasses.replace(gsm.BENCHMARK.setting("gsm_cot"), options={"cot": True, "subset": 0})
     everything = list(gsm.read_items(gsm.BENCHMARK.files(mirror / FOLDERS["gsm"]), setting))
     assert [item.item_id for item in everything] == [f"gsm_{index}" for index in range(1_319)]
     assert sorted(item.gold for item in everything if item.gold.startswith("-")) == ["-10", "-3"]
-
-
-def test_mmlu_prompts_are_what_pandas_and_the_published_formatter_give(mirror: Path) -> None:
-    """The published script's two loops, over the same files read by pandas without its guess at missing values."""
-    pandas = pytest.importorskip("pandas")
-    folder = mirror / FOLDERS["mmlu"]
-
-    def ask(row: list[str], answer: bool) -> str:
-        text = row[0]
-        for place in range(4):
-            text += f"\n{'ABCD'[place]}. {row[place + 1]}"
-        return text + "\nAnswer:" + (f" {row[5]}\n\n" if answer else "")
-
-    def table(path: Path) -> list[list[str]]:
-        frame = pandas.read_csv(path, header=None, keep_default_na=False)
-        return [[str(value) for value in row] for row in frame.values.tolist()]
-
-    prompts = {item.item_id: item.prompts for item in items("mmlu_5shot", mirror)}
-    for path in sorted((folder / "test").glob("*_test.csv")):
-        subject = path.name.removesuffix("_test.csv")
-        about = "".join(f" {word}" for word in subject.split("_"))
-        head = f"The following are multiple choice questions (with answers) about {about}.\n\n"
-        shots = [ask(row, answer=True) for row in table(folder / "dev" / f"{subject}_dev.csv")]
-        for index, row in enumerate(table(path)):
-            theirs = tuple(head + "".join(shots[:kept]) + ask(row, answer=False) for kept in (5, 4, 3, 2, 1, 0))
-            assert prompts.pop(f"{subject}/{index}") == theirs
-    assert not prompts
-
-
-def test_ten_mmlu_questions_have_a_choice_that_pandas_takes_for_missing(mirror: Path) -> None:
-    rows = [
-        row
-        for path in (mirror / FOLDERS["mmlu"] / "test").glob("*.csv")
-        for row in csv.reader(path.open(newline="", encoding="utf-8"))
-    ]
-    assert len(rows) == 14_042
-    assert sum(not {"None", "NA", "N/A", "null", "nan", ""}.isdisjoint(row) for row in rows) == 10
 
 
 def test_only_untuned_models_stop_at_a_newline() -> None:
@@ -224,24 +179,6 @@ def test_only_untuned_models_stop_at_a_newline() -> None:
 
     assert stop("gsm_cot", tuned=False) == ("\n",)
     assert stop("gsm_cot", tuned=True) == stop("alpaca_eval", tuned=True) == ()
-
-
-def test_a_bbh_prompt_is_the_instruction_three_exemplars_and_a_question(mirror: Path) -> None:
-    for metric in ("bbh_direct", "bbh_cot"):
-        asked = list(items(metric, mirror))
-        assert len({item.group for item in asked}) == 27
-        for item in asked[::40]:
-            text = (mirror / FOLDERS["bbh"] / f"cot-prompts/{item.group}.txt").read_text()
-            instruction, *shots = text.split("\n-----\n", 1)[1].strip().split("\n\nQ: ")
-            assert len(shots) == 3
-            if metric == "bbh_direct":
-                parts = (re.fullmatch(r"(.*?)\s*\nA:.*So the answer is\s*(.*?)\s*", shot, re.DOTALL) for shot in shots)
-                shots = [f"{found[1]}\nA: {found[2]}" for found in parts if found]
-            head, _, question = item.prompts[0].rpartition("\n\nQ: ")
-            assert head == "\n\nQ: ".join([instruction, *shots])
-            index = int(item.item_id.partition("/")[2])
-            example = json.loads((mirror / FOLDERS["bbh"] / f"bbh/{item.group}.json").read_text())["examples"][index]
-            assert (question, item.gold["target"]) == (example["input"], example["target"])
 
 
 def test_the_40_questions_of_a_bbh_task_are_these(mirror: Path) -> None:

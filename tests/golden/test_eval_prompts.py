@@ -85,18 +85,6 @@ def test_few_shot_texts_come_out_of_a_python_file_without_a_mirror(
             "ae0ecea318bbe47fb97476ea7377c90e6609fad543f079bb9ffd191f8112a8da",
         ),
         (
-            "gsm_direct_full",
-            1_319,
-            "45e90ae445c6f28789820b9b12932dc1e9f47ae3dc139e59a0805d7768684706",
-            "c15fc9b745ed2341047340ffea3481c419d7de1c93a1e83010be6284e993c2cc",
-        ),
-        (
-            "gsm_cot_full",
-            1_319,
-            "74ae23c6c689bf26f27b7888b5a87e806b853a0385e8f30d9a8841f4355f2f14",
-            "ae0ecea318bbe47fb97476ea7377c90e6609fad543f079bb9ffd191f8112a8da",
-        ),
-        (
             "bbh_direct",
             1_080,
             "b5fc135daab4cce98d67a8d945eae5558f02ac05cc6a9cc2b98e5bf844401113",

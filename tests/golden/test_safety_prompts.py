@@ -94,9 +94,12 @@ def test_toxigen_prompts_are_500_of_each_group_unescaped(mirror: Path) -> None:
     asked = list(items("toxigen", mirror))
     assert [(item.group, item.prompts[0].encode()) for item in asked] == expected
     assert len({item.group for item in asked}) == 14
+    files = {
+        group: (mirror / FOLDERS["toxigen"] / f"hate_{group}_1k.txt").read_text().split("\n")
+        for group in {item.group for item in asked}
+    }
     for item in asked:
-        index = int(item.item_id.partition("/")[2])
-        line = (mirror / FOLDERS["toxigen"] / f"hate_{item.group}_1k.txt").read_text().split("\n")[index]
+        line = files[item.group][int(item.item_id.partition("/")[2])]
         assert item.prompts[0].count("\n") >= 2
         assert line.startswith(item.prompts[0].split("\n")[0][:20])
         assert chat(item) == f"<|user|>\nComplete the following: {item.prompts[0]}\n<|assistant|>\n"

@@ -175,7 +175,7 @@ def test_an_item_that_can_never_be_judged_makes_the_table_incomplete(folder: Pat
     assert scored["scorers"]["paper"]["n"] == ITEMS - 1
     assert scored["flags"]["judge_missing"] == 1
     table = (made(session, "tabulate[annotated]") / "table.md").read_text()
-    assert f"INCOMPLETE: two, AlpacaEval: 1 of {ITEMS} items" in table
+    assert f"INCOMPLETE: two, AlpacaEval, by ranks: 1 of {ITEMS} items" in table
     assert "INCOMPLETE: one" not in table
 
 

@@ -1,12 +1,14 @@
-"""A server of one's own: vLLM answers through the same client as a paid provider."""
+"""A server of one's own: vLLM answers, and judges, through the same client as a paid provider."""
 
 import importlib
+import json
 import math
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
+from flows.graph import graph_of
+from flows.session import Request, prepare_graph, run_session
 from tulu_pipeline.api.client import connected
 from tulu_pipeline.api.requests import ApiError, ApiRequest, Reply
+from tulu_pipeline.artifacts.run import local_threads
+from tulu_pipeline.artifacts.source import LocalFile
 from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.budget import Budget
 from tulu_pipeline.inference.engine import EngineSettings, engine_environment
 from tulu_pipeline.inference.served import completion_of, request_of
@@ -25,6 +32,8 @@ from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import child_environment, read_settings
 from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.benchmark import Item, Sampling
+from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.recorded_model import RecordedModel
 
 # Half a minute until it listens, on an idle machine.
 pytestmark = [pytest.mark.soak, pytest.mark.needs_libnuma]
@@ -108,3 +117,62 @@ def test_our_own_vllm_answers_texts_letters_and_completions(
     assert 10 <= len(answers["letters"].samples[0].logprobs[0]) <= 20
     kinds = {name: answer.kind for name, answer in answers.items() if isinstance(answer, ApiError)}
     assert kinds == {"too long": "context_length", "nobody": "not_found"}
+
+
+@pytest.mark.timeout(400)
+def test_our_own_vllm_judges_alpaca_eval(base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an untrained model says is no ranking: it is kept as it was said, counted, and never taken for a loss."""
+    monkeypatch.setenv("LOCAL_BASE_URL", base_url)
+    (tmp_path / "prompt.txt").write_text(
+        "<|im_start|>user\nWhich answers {instruction} better, {output_1} or {output_2}?\n<|im_end|>"
+    )
+    outputs = {"reference": ["a pear", "a tree", "a well"], "mine": ["two pears", "some trees", "a well"]}
+    for name, texts in outputs.items():
+        rows = [{"instruction": f"Draw {n}", "output": text, "dataset": "koala"} for n, text in enumerate(texts)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    judge = alpaca_eval.annotator("mine", "our_vllm", provider="local", both_orders=True)
+    recorded = RecordedModel(name="row", label="row", outputs={"alpaca_eval": _file(tmp_path / "mine.json")})
+    experiment = Experiment(
+        name="judged_here",
+        title="judged here",
+        hypothesis="",
+        models=(),
+        mixtures=(),
+        recorded_models=(recorded,),
+        own_benchmarks=(alpaca_eval.with_reference(_file(tmp_path / "reference.json")),),
+        benchmarks={"alpaca_eval": ("alpaca_eval",)},
+        average="none",
+        judges={"alpaca_eval": replace(judge, prompt=_file(tmp_path / "prompt.txt"))},
+    )
+    request = Request(experiment=experiment.name, store=str(tmp_path / "store"), max_usd="0")
+    session = prepare_graph(request, experiment, graph_of(experiment))
+    with local_threads() as submit:
+        assert not run_session(session, submit).failed
+
+    def made(name: str) -> Path:
+        manifest = session.plan.nodes[name].manifest
+        assert manifest is not None
+        return Path(session.store.path(manifest))
+
+    lines = (made("judge[row/alpaca_eval]") / "replies.jsonl").read_text().splitlines()
+    first, second, equal = (json.loads(line)["reply"] for line in lines)
+    assert equal == {"preference": 1.5, "annotator": "our_vllm"}
+    for reply in (first, second):
+        assert reply["preference"] is None
+        assert {each["model_first"] for each in reply["said"]} == {False, True}
+        assert all(each["text"] and each["model"] == "mine" for each in reply["said"])
+    judged = session.plan.nodes["judge[row/alpaca_eval]"].manifest
+    assert judged is not None
+    assert {name: judged.metrics[name] for name in ("unreadable", "tie", "missing", "answered_by")} == {
+        "unreadable": 2, "tie": 1, "missing": 0, "answered_by": ["mine"],
+    }  # fmt: skip
+    assert judged.cost_usd == "0"
+    scored = json.loads((made("score[row/alpaca_eval]") / "metrics.json").read_text())
+    assert scored["flags"] == {"tie": 1, "unreadable": 2}
+    assert scored["scorers"]["paper"]["n"] == 1
+    table = (made("tabulate[judged_here]") / "table.md").read_text()
+    assert "INCOMPLETE: row, AlpacaEval, by our_vllm: 2 of 3 items without a score" in table
+
+
+def _file(path: Path) -> LocalFile:
+    return LocalFile(path=str(path))

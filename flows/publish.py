@@ -86,7 +86,7 @@ def publish(
         Unreachable, StageFailed: the hub.
     """
     from tulu_pipeline.export import hub
-    from tulu_pipeline.export.model_card import render_model_card
+    from tulu_pipeline.export.model_card_text import render_model_card
 
     if not _REPO.fullmatch(asked.to):
         raise BadInput(f"`{asked.to}` names no repository of a hub", "--to", "write owner/name")

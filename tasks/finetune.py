@@ -41,7 +41,7 @@ class FinetuneParams:
 def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
     """Write a Hugging Face checkpoint; the record of the training and the model card go to `aux`."""
     from tulu_pipeline.artifacts.provenance import packages
-    from tulu_pipeline.export.model_card import render_model_card
+    from tulu_pipeline.export.model_card_text import render_model_card
     from tulu_pipeline.profile import device_name, has_gpu
     from tulu_pipeline.training.checks import check_folders
     from tulu_pipeline.training.launching.launch import finetune

@@ -10,7 +10,8 @@ from flows.catalog import find_experiment, find_model
 from flows.graph import graph_of
 from tasks.finetune import FinetuneParams
 from tulu_pipeline.artifacts.canonical import canonical_json
-from tulu_pipeline.export.model_card import Counts, ModelCard, Result, Step, render_model_card
+from tulu_pipeline.export.model_card import Counts, ModelCard, Result, Step
+from tulu_pipeline.export.model_card_text import render_model_card
 from tulu_pipeline.export.terms import named_licenses, obstacles
 from tulu_pipeline.specs.recipe import Lora, Recipe
 

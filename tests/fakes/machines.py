@@ -12,10 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from fakes.waiting import wait_for
 
 SBIN = "/usr/sbin"
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
@@ -222,9 +223,5 @@ def _free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _until(ready: object, log: Path, timeout_seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not ready():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not there after {timeout_seconds:.0f} s: {log.read_text() if log.exists() else log}")
-        time.sleep(0.1)
+def _until(ready: Callable[[], bool], log: Path) -> None:
+    wait_for(ready, said=lambda: log.read_text() if log.exists() else log)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import toy_run
+from fakes.waiting import wait_for
 from toy_graph import Workshop
 
 from tulu_pipeline.artifacts.lease import process_start
@@ -41,10 +42,7 @@ def result_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 def check_nobody_is_left(folder: Path) -> None:
     pids = [int(line) for line in (folder / "pids").read_text().split()] if (folder / "pids").exists() else []
-    deadline = time.monotonic() + 5
-    while living := [pid for pid in pids if process_start(pid)]:
-        assert time.monotonic() < deadline, f"processes {living} outlived their run by 5 s"
-        time.sleep(0.02)
+    wait_for(lambda: not any(map(process_start, pids)), 5, lambda: [pid for pid in pids if process_start(pid)])
     (folder / "pids").unlink(missing_ok=True)
 
 
@@ -106,10 +104,7 @@ def test_hundreds_of_killed_runs_tear_nothing_repeat_nothing_and_go_on(tmp_path:
 
 def test_killed_run_repeats_no_step_that_its_scratch_holds(tmp_path: Path) -> None:
     process = start(tmp_path, 0, "no-child")
-    deadline = time.monotonic() + 60
-    while not (steps := list((tmp_path / "store" / "work" / "generate").glob("*/steps"))):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
+    steps = wait_for(lambda: list((tmp_path / "store" / "work" / "generate").glob("*/steps")))
     process.kill()
     process.communicate()
     kept = {path.parent.name: path.read_text() for path in steps if path.exists()}
@@ -127,10 +122,7 @@ def test_killed_run_repeats_no_step_that_its_scratch_holds(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_run_that_is_asked_to_end_leaves_nobody_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path, 0)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "pids").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for((tmp_path / "pids").exists)
     process.send_signal(number)
     process.communicate(timeout=20)
     check_nobody_is_left(tmp_path)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from fakes.machines import (
     two_machines,
 )
 from fakes.processes import TULU, kill_once, left_behind
+from fakes.waiting import wait_for
 from small_training import STEPS, result, start
 from training_runs import PROFILE as ONE_MACHINE
 from training_runs import losses_of, steps_of, train, write_arithmetic, write_tiny_model
@@ -77,13 +77,6 @@ def asked_of_slurm(slurm: dict[str, str], *words: str) -> str:
     return subprocess.run(words, env=os.environ | slurm, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def wait_for(ready: Callable[[], bool], timeout_seconds: float = 400.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not ready():
-        assert time.monotonic() < deadline, "the moment never came"
-        time.sleep(0.02)
-
-
 def test_a_hostfile_trains_as_one_machine_does_though_a_node_dies_on_the_way(
     machines: TwoMachines, inputs: Inputs, losses: Losses, tmp_path: Path
 ) -> None:
@@ -97,7 +90,7 @@ def test_a_hostfile_trains_as_one_machine_does_though_a_node_dies_on_the_way(
         )  # fmt: skip
         folder = tmp_path / "training"
         process = start(*inputs, folder, profile, before=machines.on(0))
-        wait_for(lambda: len(steps_of(folder)) >= KILLED_AFTER or process.poll() is not None)
+        wait_for(lambda: len(steps_of(folder)) >= KILLED_AFTER or process.poll() is not None, 400)
         machines.kill(1, but=servers)
         told = result(process, folder, timeout_seconds=120)
         assert told.get("what") == f"the node {ADDRESSES[1]} is gone: its connection ended", told
@@ -146,7 +139,7 @@ def test_a_job_of_slurm_trains_as_one_machine_does_and_saves_when_it_is_told_to_
     folder = tmp_path / "training"
     profile = replace(PROFILE, launcher="slurm", checkpoint_every_steps=0)
     process = start(*inputs, folder, profile, before=["salloc", "--quiet", "--nodes=2"], **slurm)
-    wait_for(lambda: len(steps_of(folder)) >= KILLED_AFTER or process.poll() is not None)
+    wait_for(lambda: len(steps_of(folder)) >= KILLED_AFTER or process.poll() is not None, 400)
     # What a preempted job gets: SIGTERM to the tasks of its steps.
     job = asked_of_slurm(slurm, "squeue", "--noheader", "--format=%i")
     asked_of_slurm(slurm, "scancel", "--signal=TERM", f"{job}.0")
@@ -172,9 +165,9 @@ def test_the_script_for_slurm_asks_the_run_to_end_in_time_and_queues_itself_agai
         *("sbatch", "--parsable", "--nodes=2", "--gpus-per-node=0", f"--chdir={tmp_path}", f"--output={log}"),
         *(str(SCRIPT), "table1", "--profile", "slurm-4x8"),
     )
-    wait_for(lambda: log.exists() and "run table1 --profile slurm-4x8" in log.read_text())
+    wait_for(lambda: log.exists() and "run table1 --profile slurm-4x8" in log.read_text(), 400)
     asked_of_slurm(slurm, "scancel", "--signal=USR1", "--batch", job)
-    wait_for(lambda: "Restarts=1" in asked_of_slurm(slurm, "scontrol", "show", "job", job))
+    wait_for(lambda: "Restarts=1" in asked_of_slurm(slurm, "scontrol", "show", "job", job), 400)
     assert "saved" in log.read_text()
-    wait_for(lambda: asked_of_slurm(slurm, "squeue", "--noheader", "--format=%t", f"--jobs={job}") == "PD")
+    wait_for(lambda: asked_of_slurm(slurm, "squeue", "--noheader", "--format=%t", f"--jobs={job}") == "PD", 400)
     asked_of_slurm(slurm, "scancel", job)

@@ -8,12 +8,12 @@ import os
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import wait_for
 from prefect_view import FlowRunView, ask
 from toy_experiment import write_experiment
 
@@ -110,18 +110,11 @@ def test_canceling_a_run_ends_the_children_of_its_stages(
     asked = {"experiment": write_experiment(tmp_path), "until": "normalize", "store": str(tmp_path / "store")}
     (tmp_path / "endless").touch()
     run = start(prefect_server, deployment, **asked)
-    wait_for(lambda: bool(sleeping(worker.parent)), 90, worker)
+    wait_for(lambda: bool(sleeping(worker.parent)), 90, worker.read_text)
     cancel = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     ask("POST", f"{prefect_server}/flow_runs/{run.id}/set_state", cancel)
     assert run.ended(60)["state_type"] == "CANCELLED", worker.read_text()
-    wait_for(lambda: not sleeping(worker.parent), 5, worker)
-
-
-def wait_for(what: Callable[[], bool], seconds: float, log: Path) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+    wait_for(lambda: not sleeping(worker.parent), 5, worker.read_text)
 
 
 def sleeping(home: Path) -> list[int]:

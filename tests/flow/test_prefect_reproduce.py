@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fakes.processes import start, tulu
+from fakes.waiting import wait_for
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_view import latest
 from toy_experiment import write_experiment
@@ -126,11 +125,11 @@ def test_nothing_outlives_a_run_that_is_ended(number: signal.Signals, tmp_path: 
     )
     log = tmp_path / "run.log"
     try:
-        wait_for(lambda: (tmp_path / "started").exists(), 120, log)
-        wait_for(lambda: len(marked(mark)) >= 5, 10, log)  # the run, two supervisors, the server, the child
+        wait_for(lambda: (tmp_path / "started").exists(), 120, log.read_text)
+        wait_for(lambda: len(marked(mark)) >= 5, 10, log.read_text)  # the run, two supervisors, the server, the child
         run.send_signal(number)
         assert ended(run, log) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        wait_for(lambda: not marked(mark), 5, log)
+        wait_for(lambda: not marked(mark), 5, log.read_text)
     finally:
         run.kill()
     (tmp_path / "endless").unlink()
@@ -145,13 +144,6 @@ def ended(run: subprocess.Popen[str], log: Path) -> int:
         run.send_signal(signal.SIGABRT)
         run.wait(10)
         raise AssertionError(log.read_text()) from None
-
-
-def wait_for(what: Callable[[], bool], seconds: float, log: Path) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
 
 
 def marked(mark: str) -> list[int]:

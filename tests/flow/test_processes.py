@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import toy_run
+from fakes.waiting import wait_for
 from toy_graph import Workshop
 
 from tulu_pipeline.artifacts.plan import Status
@@ -44,10 +45,7 @@ def test_others_go_on_at_once_where_one_of_them_is_killed(tmp_path: Path) -> Non
     shop = Workshop(tmp_path)
     names = shop.statuses(toy_run.graph(shop, 0)).keys()
     running = [start(tmp_path) for _ in range(3)]
-    deadline = time.monotonic() + 60
-    while not shop.log.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(shop.log.exists)
     pids = [json.loads(path.read_text())["pid"] for path in (tmp_path / "store" / "leases").glob("*/1.json")]
     victim = next(process for process in running if process.pid == pids[0])
     victim.kill()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import wait_for
 from toy_graph import Workshop
 
 from tulu_pipeline.artifacts.children import end_all_children, run_child, supervised, tail
@@ -59,23 +60,14 @@ def python(code: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def pids_in(path: Path, count: int = 1) -> list[int]:
     """The process ids noted in a file, once there are `count`."""
-    assert wait_until(lambda: path.exists() and path.read_text().count("\n") >= count), f"{path} never came"
+    wait_for(lambda: path.exists() and path.read_text().count("\n") >= count)
     return [int(line) for line in path.read_text().split()]
 
 
-def all_gone(pids: Sequence[int], seconds: float = 5.0) -> bool:
-    return wait_until(lambda: not any(process_start(pid) for pid in pids), seconds)
+def wait_until_gone(pids: Sequence[int], seconds: float = 5.0) -> None:
+    wait_for(lambda: not any(map(process_start, pids)), seconds)
 
 
 @contextlib.contextmanager
@@ -184,8 +176,8 @@ def test_output_without_end_of_line_is_in_the_log_while_it_comes(ctx: RunContext
     code = "import os, sys, time; os.write(1, b'loading...'); open(sys.argv[1], 'w').close(); time.sleep(600)"
     thread = threading.Thread(target=attempt, args=(python(code, tmp_path / "written"), ctx, tmp_path / "log"))
     thread.start()
-    assert wait_until(lambda: (tmp_path / "written").exists())
-    assert wait_until(lambda: (tmp_path / "log").read_text() == "loading...")
+    wait_for((tmp_path / "written").exists)
+    wait_for(lambda: (tmp_path / "log").read_text() == "loading...")
     end_all_children()
     thread.join()
 
@@ -230,7 +222,7 @@ def test_error_of_an_event_handler_ends_the_child(ctx: RunContext, tmp_path: Pat
 
     with pytest.raises(StageFailed, match="the handler is broken"):
         run_child(python(code, tmp_path / "pids"), ctx=ctx, log=tmp_path / "log", on_event=broken)
-    assert all_gone(pids_in(tmp_path / "pids"))
+    wait_until_gone(pids_in(tmp_path / "pids"))
 
 
 def test_what_a_child_leaves_behind_ends_with_it(ctx: RunContext, tmp_path: Path) -> None:
@@ -241,7 +233,7 @@ while not os.path.exists(sys.argv[1]) or open(sys.argv[1]).read().count("\\n") <
     time.sleep(0.02)
 """
     run_child(python(NOTE + code, tmp_path / "pids"), ctx=ctx, log=tmp_path / "log")
-    assert all_gone(pids_in(tmp_path / "pids", ALL), 1.0)
+    wait_until_gone(pids_in(tmp_path / "pids", ALL), 1.0)
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
@@ -251,7 +243,7 @@ def test_kill_9_of_the_run_ends_every_descendant(tmp_path: Path, escape: str) ->
         found = [*pids_in(pids, count), *pids_in(tmp_path / "supervisor")]
         process.kill()
         process.wait()
-        assert all_gone(found)
+        wait_until_gone(found)
 
 
 def test_kill_9_of_the_run_ends_the_child_though_a_fork_of_the_run_lives_on(tmp_path: Path) -> None:
@@ -261,7 +253,7 @@ def test_kill_9_of_the_run_ends_the_child_though_a_fork_of_the_run_lives_on(tmp_
         found, (left,) = pids_in(pids), pids_in(fork)
         process.kill()
         process.wait()
-        assert all_gone([*found, *pids_in(tmp_path / "supervisor")])
+        wait_until_gone([*found, *pids_in(tmp_path / "supervisor")])
         assert process_start(left)
         os.kill(left, signal.SIGKILL)
 
@@ -272,7 +264,7 @@ def test_terminated_run_ends_every_descendant(tmp_path: Path) -> None:
         found = pids_in(pids, 2)
         process.terminate()
         process.wait()
-        assert all_gone(found)
+        wait_until_gone(found)
 
 
 @pytest.mark.timeout(30)
@@ -291,7 +283,7 @@ def test_kill_9_of_the_supervisor_ends_the_child_and_the_wait(ctx: RunContext, t
         run_child(python(code, pids), ctx=dataclasses.replace(ctx, on_child=supervisor.append), log=tmp_path / "log")
     killer.join()
     command, grandchild = pids_in(pids, 2)
-    assert all_gone([command, grandchild] if faithful else [command])
+    wait_until_gone([command, grandchild] if faithful else [command])
     with contextlib.suppress(ProcessLookupError):
         os.kill(grandchild, signal.SIGKILL)
 
@@ -307,7 +299,7 @@ def test_asked_to_end_a_child_has_time_to_clean_up(ctx: RunContext, tmp_path: Pa
     end_all_children()
     thread.join(10)
     assert not thread.is_alive()
-    assert all_gone(pids, 0.5)
+    wait_until_gone(pids, 0.5)
     assert (tmp_path / "pids.clean").read_text() == "x"
 
 
@@ -321,7 +313,7 @@ def test_child_lives_on_when_the_thread_that_started_it_ends(tmp_path: Path) -> 
         pids = pids_in(tmp_path / "pids")
         time.sleep(0.3)
         assert process_start(pids[0])
-    assert all_gone(pids, 1.0)
+    wait_until_gone(pids, 1.0)
 
 
 # what a child is given

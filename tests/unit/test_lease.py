@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import wait_for
 
 from tulu_pipeline.artifacts.lease import Lease, acquire, holder_of, process_start
 from tulu_pipeline.artifacts.storage import LocalStorage
@@ -307,10 +308,7 @@ def test_threads_of_released_leases_end(storage: LocalStorage) -> None:
     before = threading.active_count()
     for _ in range(20):
         held(take(storage)).release()
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert threading.active_count() == before
+    wait_for(lambda: threading.active_count() == before)
 
 
 def test_start_of_a_process_tells_it_from_any_other() -> None:

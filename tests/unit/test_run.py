@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import wait_for
 from toy_graph import ToyParams, Workshop
 
 from tulu_pipeline.artifacts import interrupts
@@ -582,10 +583,7 @@ def test_run_leaves_no_thread_and_no_file_descriptor_behind(shop: Workshop) -> N
     shop.acts.clear()
     assert not shop.run(chain(shop)).failed
     assert sorted(os.listdir("/proc/self/fd")) == before
-    deadline = time.monotonic() + 5
-    while ours := [thread.name for thread in threading.enumerate() if "[" in thread.name]:
-        assert time.monotonic() < deadline, ours
-        time.sleep(0.01)
+    wait_for(lambda: not any("[" in thread.name for thread in threading.enumerate()), 5, threading.enumerate)
 
 
 def test_an_interrupt_that_someone_swallows_ends_the_run_all_the_same(shop: Workshop) -> None:

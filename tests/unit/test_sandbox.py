@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -294,10 +295,3 @@ def below(process: int) -> Iterator[int]:
     for child in map(int, children):
         yield child
         yield from below(child)
-
-
-def wait_for(holds: Any, seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "it does not come about"
-        time.sleep(0.05)

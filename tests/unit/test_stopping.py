@@ -3,11 +3,10 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes.waiting import wait_for
 from toy_graph import Workshop
 
 from tulu_pipeline.artifacts.plan import Status
@@ -60,16 +59,8 @@ def start(folder: Path, seconds: float, may_take: float) -> "subprocess.Popen[st
     """A run whose two children have started."""
     command = [sys.executable, "-c", RUN, str(folder), str(seconds), str(may_take)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
-    wait_until(process, lambda: (folder / "started-asked").exists() and (folder / "started-other").exists())
+    wait_for(lambda: (folder / "started-asked").exists() and (folder / "started-other").exists())
     return process
-
-
-def wait_until(process: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not ready():
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_child_that_is_asked_ends_in_its_own_time(tmp_path: Path) -> None:
@@ -87,7 +78,7 @@ def test_no_child_holds_the_run_up(tmp_path: Path, how: str) -> None:
     with start(tmp_path, 600.0, 0.5 if how == "it takes too long" else 600.0) as process:
         process.send_signal(signal.SIGTERM)
         if how != "it takes too long":
-            wait_until(process, lambda: (tmp_path / "stop").exists())
+            wait_for((tmp_path / "stop").exists)
             process.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
         assert process.wait(30) in (130, 143)
     assert not (tmp_path / "saved").exists()

@@ -2,11 +2,11 @@
 
 import importlib.util
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes.waiting import wait_for
 
 from tulu_pipeline.errors import MissingOnMachine
 from tulu_pipeline.profile import Profile
@@ -87,7 +87,7 @@ def test_a_service_that_is_down_costs_a_note_and_little_time(tmp_path: Path, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     trackers = start(tmp_path, replace(read_settings(), wandb_project=None))
     record(tmp_path, 0, 5)
-    await_that(lambda: bool(read_sent(tmp_path, "mlflow").problem))
+    wait_for(lambda: read_sent(tmp_path, "mlflow").problem, 100)
     started = time.monotonic()
     (note,) = trackers.end("finished")
     assert time.monotonic() - started < 10
@@ -112,9 +112,9 @@ def test_a_service_that_comes_back_gets_what_it_missed_and_nothing_twice(
     asked = replace(read_settings(), wandb_project=None)
     trackers = start(work, asked)
     record(work, 0, 33)
-    await_that(lambda: bool(read_sent(work, "mlflow").problem))
+    wait_for(lambda: read_sent(work, "mlflow").problem, 100)
     place.unlink()
-    await_that(lambda: read_sent(work, "mlflow").steps == 33)
+    wait_for(lambda: read_sent(work, "mlflow").steps == 33, 100)
     assert list(trackers.end("interrupted")) == []
     # Killed after step 33, gone on with after step 20.
     trackers = start(work, asked)
@@ -128,13 +128,6 @@ def test_a_service_that_comes_back_gets_what_it_missed_and_nothing_twice(
     assert steps == list(range(1, 41))
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "held_out/loss")] == [10, 20, 30, 40]
     assert run.info.status == "FINISHED"
-
-
-def await_that(happens: Callable[[], bool], seconds: float = 100.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_addresses_are_shown_without_credentials() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tulu_pipeline.errors import BadInput, NotFound
 from tulu_pipeline.profile import Profile, auto_profile, load_profile
+from tulu_pipeline.training.estimates.flops import peak_flops
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -77,6 +78,12 @@ def test_profile_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "deployments" / "profiles").glob("*.toml")), ids=lambda path: path.stem)
 def test_profiles_that_come_with_the_project_can_be_read(path: Path) -> None:
     assert load_profile(str(path)).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deployments" / "profiles").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_profile_of_gpus_names_one_whose_peak_and_memory_are_known_so_that_time_can_be_estimated(path: Path) -> None:
+    profile = load_profile(str(path))
+    assert (peak_flops(profile.gpu) is not None) == (profile.gpu_memory_gib > 0) == (profile.gpu_slots > 0)
 
 
 @pytest.mark.parametrize("name", [None, "auto"])

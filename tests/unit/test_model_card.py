@@ -80,6 +80,7 @@ def test_everything_that_was_decided_or_spent_is_in_it(alpaca: FinetuneParams) -
     assert row(text, "alpaca", "1,234", "56,789", "12,345", "1×", "all", "CC-BY-NC-4.0")
     assert row(text, "optimizer steps", "1,000")
     assert row(text, "seconds in steps", "86,400")
+    assert row(text, "hours of all ranks together", "48.00")
     assert row(text, "device", "two camels")
     assert row(text, "ZeRO stage", "3")
     assert row(text, "torch", "2.13.0")

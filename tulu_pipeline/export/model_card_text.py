@@ -162,6 +162,8 @@ def _meanings(licenses: Sequence[str]) -> str:
 def _compute(card: ModelCard) -> str:
     known = {name: value for name in _COMPUTE if (value := card.metrics.get(name)) is not None}
     rows = [[_COMPUTE[name][0], format(value, _COMPUTE[name][1])] for name, value in known.items()]
+    if {"seconds_training", "ranks"} <= known.keys():
+        rows += [["hours of all ranks together", f"{known['seconds_training'] * known['ranks'] / 3600:,.2f}"]]
     rows += [[name, version] for name, version in card.packages.items()]
     text = table(["", ""], rows)
     if resumed := card.metrics.get("resumed_from_step"):

@@ -17,8 +17,8 @@ Deviations
     The annotator is GPT-4's snapshot of March 2023, as in the paper; it is retired, so an experiment names another one
     (see `docs/judges.md`), and its column says whom. The false evaluator (more unique tokens win) is a metric of its
     own, and asks nobody. For it the paper compared with davinci-003 answers of up to 2,048 tokens; these are the
-    shorter ones. Beside the win rate stands one at equal length (`lc_minimal`, see `scoring/length_control.py`), which
-    is ours.
+    shorter ones, and `AGAINST_2048_TOKENS` is the benchmark with the others, which were never downloaded here. Beside
+    the win rate stands one at equal length (`lc_minimal`, see `scoring/length_control.py`), which is ours.
 
 A worked example, as the contract test runs it: a judge's reply `{"verdict": "tie"}` scores 0.5.
 """
@@ -31,7 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tulu_pipeline.artifacts.source import PinnedFile, Source
+from tulu_pipeline.artifacts.source import HubFile, PinnedFile, Source
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.judging.false_evaluator import WIN_SHARE
 from tulu_pipeline.judging.replies import verdict_of
@@ -40,6 +40,7 @@ from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore
 from tulu_pipeline.specs.judge import MISSING, Annotator, FalseEvaluator
 
 _COMMIT = "cd543a149df89434d8a54582c0151c0b945c3d20"
+_REFERENCES = "reference_outputs.json"
 _RAW = f"https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/{_COMMIT}"
 
 # Flags of verdicts that every table counts.
@@ -49,23 +50,49 @@ _FLAGS = {"tie": ("tie",), "unreadable": ("unreadable",), "missing": (MISSING,)}
 def read_items(files: Mapping[str, Path], setting: Setting) -> Iterator[Item]:
     """The instructions in the order of the file; `gold` is the reference model's answer.
 
-    The file is one of outputs (`output`) or of annotations, which hold the reference too (`output_1`).
+    The file is one of outputs (`output`) or of annotations, which hold the reference too (`output_1`). Where there is
+    a `reference_outputs.json`, the answers are those, found by their instructions.
+
+    Raises:
+        BadInput: broken JSON, a row without a text, or an instruction without a reference.
     """
     path = files["model_outputs.json"]
+    others = _references(files[_REFERENCES]) if _REFERENCES in files else None
+    for index, row in enumerate(_rows(path)):
+        reference = "output_1" if "output_1" in row else "output"
+        _check_texts(row, ("instruction", reference, "dataset"), f"{path}, row {index}")
+        gold, instruction = row[reference], row["instruction"]
+        if others is not None:
+            if instruction not in others:
+                raise BadInput(f"no answer to the instruction of row {index}", str(files[_REFERENCES]), "add one")
+            gold = others[instruction]
+        yield Item(item_id=f"alpaca_eval_{index}", prompts=(instruction,), gold=gold, group=row["dataset"])
+
+
+def _references(path: Path) -> dict[str, str]:
+    """Answers by instruction; what a row calls its `input` follows the instruction, as in the benchmark."""
+    answers = {}
+    for index, row in enumerate(_rows(path)):
+        _check_texts(row, ("instruction", "output"), f"{path}, row {index}")
+        given = row.get("input")
+        answers[f"{row['instruction']}\n\n{given}" if given else row["instruction"]] = row["output"]
+    return answers
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise BadInput(
             f"broken JSON: {error.msg}", f"{path}:{error.lineno}", "mend the file, or download it again"
         ) from error
-    for index, row in enumerate(rows):
-        reference = "output_1" if "output_1" in row else "output"
-        missing = [field for field in ("instruction", reference, "dataset") if not isinstance(row.get(field), str)]
-        if missing:
-            raise BadInput(f"no text in `{missing[0]}`", f"{path}, row {index}", f"give the row a `{missing[0]}`")
-        yield Item(
-            item_id=f"alpaca_eval_{index}", prompts=(row["instruction"],), gold=row[reference], group=row["dataset"]
-        )
+    return rows
+
+
+def _check_texts(row: Mapping[str, Any], fields: tuple[str, ...], where: str) -> None:
+    missing = [field for field in fields if not isinstance(row.get(field), str)]
+    if missing:
+        raise BadInput(f"no text in `{missing[0]}`", where, f"give the row a `{missing[0]}`")
 
 
 def with_reference(source: Source) -> Benchmark:
@@ -151,4 +178,18 @@ BENCHMARK = Benchmark(
     score=score,
     prompt_version=1,
     scorer_version=2,
+)
+
+# With the answers that the paper's false evaluator compared with: text-davinci-003's of up to 2,048 tokens.
+AGAINST_2048_TOKENS = replace(
+    BENCHMARK,
+    sources={
+        **BENCHMARK.sources,
+        _REFERENCES: HubFile(
+            repo="hamishivi/alpaca-farm-davinci-003-2048-token",
+            path="davinci_003_outputs.json",
+            revision="95d6ffdab97aaf797acfe61661cdc8f9bc8757db",
+        ),
+    },
+    settings=tuple(replace(each, title=f"{each.title}, against 2,048 tokens") for each in BENCHMARK.settings),
 )

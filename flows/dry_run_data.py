@@ -11,7 +11,7 @@ from flows.catalog import find_dataset
 from flows.session import Session
 from tulu_pipeline.artifacts.plan import Node
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.specs.dataset import Dataset
+from tulu_pipeline.specs.dataset import Dataset, PaperCounts
 from tulu_pipeline.specs.mixture import Mixture
 from tulu_pipeline.specs.recipe import Recipe
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tulu_pipeline.training.estimates.known import KnownTokens
     from tulu_pipeline.training.estimates.workload import Workload
 
-_SAMPLE = re.compile(r"([\d,]+) rows|^([\d,]+) of [\d,]+$")
+_SAMPLE = re.compile(r"([\d,]+) rows|^([\d,]+) of ([\d,]+)( \w+)?$")
 _TEMPLATE_TOKENS = 16  # that the paper's format puts around a round, by LLaMA's tokenizer
 
 
@@ -63,15 +63,16 @@ def mixture_data(
     there = [folder for folder in folders if folder is not None]
     if len(there) < len(folders):
         guess = _guess(session, mixture, parts)
-        command = f"`tulu run {session.request.experiment} --until tokenize` makes it exact"
+        command = f"`tulu run {session.request.experiment} --until tokenize` makes it"
         if guess.unknown:
-            return None, None, f"unknown until tokenize ran ({', '.join(guess.unknown)}); {command}"
+            unknown = f"`?`: nothing is known of {', '.join(guess.unknown)} before it is tokenized"
+            return None, None, f"{unknown}; {command} known"
         conversations = guess.conversations - recipe.held_out_conversations
         if conversations < 1:
             facts = KnownTokens(conversations=guess.conversations, longest=recipe.max_length_tokens, steps=1)
             return facts, None, f"an estimate from {guess.source}"
         estimated = estimated_workload(conversations, guess.mean_length, recipe, profile)
-        return None, estimated, f"an estimate from {guess.source}; {command}"
+        return None, estimated, f"an estimate from {guess.source}; {command} exact"
     components = [(folder, part.repeat) for folder, part in zip(there, mixture.components, strict=True)]
     model = folder_of(session, session.plan.nodes[node.artifact.inputs["model"].name])
     facts = known_tokens(components, recipe, profile, model=model)
@@ -132,9 +133,20 @@ def _counts(session: Session, node: Node, dataset: Dataset) -> tuple[_Count | No
         mean = mean or _Count(paper.mean_rounds * per_round, "the paper's Table 1")
         if not dataset.sample:
             rows = rows or _Count(paper.instances, "the paper's Table 1")
-    if rows is None and (sample := _SAMPLE.search(dataset.sample)):
-        rows = _Count(int((sample[1] or sample[2]).replace(",", "")), "the sizes of samples")
+    if rows is None and (size := _size_of_sample(dataset.sample, paper)):
+        rows = _Count(size, "the sizes of samples")
     return rows, mean
+
+
+def _size_of_sample(sample: str, paper: PaperCounts | None) -> int | None:
+    """Conversations of a sample: the rows that it says, or its share of what the paper counts in other units."""
+    found = _SAMPLE.search(sample)
+    if found is None:
+        return None
+    rows, part, whole = (int(each.replace(",", "")) if each else 0 for each in found.groups()[:3])
+    if not found[4]:
+        return rows or part
+    return None if paper is None else round(paper.instances * part / whole)
 
 
 @dataclass(frozen=True, slots=True)

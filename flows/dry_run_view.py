@@ -51,7 +51,8 @@ def _steps_table(result: DryRun) -> Any:
 def _work(training: PlannedTraining) -> list[str]:
     work = training.workload
     if work is None:
-        return ["?"] * 5
+        most = training.recipe.max_steps
+        return ["?" if most is None else f"≤{most:,}", *["?"] * 4]
     about = "" if work.exact else "~"
     supervised = "?" if work.supervised_tokens is None else f"{about}{_count(work.supervised_tokens)}"
     padding = "?" if work.padding_share is None else f"{work.padding_share:.1%}"

@@ -58,8 +58,8 @@ def only(told: dict[str, Any]) -> dict[str, Any]:
 def test_without_tokens_it_says_what_makes_them_known(told: Told) -> None:
     training = only(told.at_first)
     assert training["workload"] is None
-    assert training["data"].startswith("unknown until tokenize ran (worms, birds)")
-    assert "--until tokenize" in training["data"]
+    assert training["data"].startswith("`?`: nothing is known of worms, birds before it is tokenized")
+    assert training["data"].endswith("--until tokenize` makes it known")
     assert training["memory"]["weights"] == 2 * 350_688
 
 

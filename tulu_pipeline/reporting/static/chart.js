@@ -80,7 +80,7 @@ report.chart = (table, scorer) => {
     ];
     const attributes = {
       class: `mark ${row.spec.untuned ? "untuned" : tone(view)}`,
-      ...report.overview.hover(() => report.overview.details(row, cell)),
+      ...report.frame.hover(() => report.overview.details(row, cell)),
     };
     if (!report.opens(row.spec.name, column.metric)) return svg("g", attributes, ...parts);
     return svg("a", { ...attributes, href: report.address(row.spec.name, column.metric), tabindex: -1 }, ...parts);

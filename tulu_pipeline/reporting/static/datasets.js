@@ -4,7 +4,7 @@
 (() => {
   const { el } = report;
   const main = document.getElementById("overview");
-  const tip = document.getElementById("tip");
+  const { hover, footer } = report.frame;
   const count = (value) => value.toLocaleString("en");
   let open = { dataset: "", place: 0, records: [] };
 
@@ -26,7 +26,7 @@
       el("section", { id: "conversations" }),
       el("h2", {}, "Notes"),
       el("ul", { class: "notes" }, ...about.notes.map((note) => el("li", {}, note))),
-      footer());
+      footer(report.about.provenance));
   }
 
   function counts() {
@@ -123,26 +123,6 @@
     if (!records.length) return;
     const next = records[(place + step + records.length) % records.length];
     location.hash = [dataset, next.id].map(encodeURIComponent).join("/");
-  }
-
-  function hover(content) {
-    const show = (event) => {
-      tip.replaceChildren(...content());
-      tip.hidden = false;
-      const around = event.currentTarget.getBoundingClientRect();
-      const { width, height } = tip.getBoundingClientRect();
-      tip.style.left = `${Math.min(Math.max(8, around.left + around.width / 2 - width / 2), innerWidth - width - 8) + scrollX}px`;
-      tip.style.top = `${around.top - height - 6 + scrollY}px`;
-    };
-    return { onmouseenter: show, onmouseleave: () => { tip.hidden = true; } };
-  }
-
-  function footer() {
-    const lines = Object.entries(report.about.provenance).flatMap(([dataset, files]) => Object.entries(files).map(([file, value]) =>
-      el("tr", {}, el("td", {}, dataset), el("td", {}, file), el("td", {}, el("code", {}, value)))));
-    if (!lines.length) return "";
-    return el("footer", {}, el("details", {}, el("summary", {}, `What these numbers rest on: ${lines.length} files and their sha256`),
-      el("div", { class: "scroll" }, el("table", { class: "provenance" }, ...lines))));
   }
 
   function decoded(part) {

@@ -8,7 +8,7 @@
   let scrolled = 0;
 
   report.draw = () => {
-    report.overview.hideTip();
+    report.frame.hideTip();
     const open = state.row !== "" && state.metric !== "";
     if (open && overview.hidden === false) scrolled = scrollY;
     overview.hidden = open;

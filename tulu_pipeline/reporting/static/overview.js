@@ -3,7 +3,7 @@
 
 report.overview = (() => {
   const { el, points, signed, plusMinus, interval, change, tone } = report;
-  const tip = document.getElementById("tip");
+  const { hover, hideTip, footer } = report.frame;
 
   function draw(main) {
     const { table, legend } = report.data;
@@ -23,7 +23,7 @@ report.overview = (() => {
       ...report.groups(table),
       el("h2", {}, "Notes"),
       el("ul", { class: "notes" }, ...legend.concat(standIns(table), table.notes).map((note) => el("li", {}, note))),
-      footer());
+      footer(report.data.provenance));
   }
 
   function grid(table) {
@@ -104,24 +104,6 @@ report.overview = (() => {
     return [el("strong", {}, `${report.fullName(row)} / ${title(cell.metric)}`), el("p", {}, why[cell.status]), printed];
   }
 
-  function hover(content) {
-    const show = (event) => {
-      tip.replaceChildren(...content().filter(Boolean));
-      tip.hidden = false;
-      const around = event.currentTarget.getBoundingClientRect();
-      const { width, height } = tip.getBoundingClientRect();
-      const left = Math.min(Math.max(8, around.left + around.width / 2 - width / 2), innerWidth - width - 8);
-      const below = around.bottom + 8 + height < innerHeight;
-      tip.style.left = `${left + scrollX}px`;
-      tip.style.top = `${(below ? around.bottom + 8 : around.top - height - 8) + scrollY}px`;
-    };
-    return { onmouseenter: show, onfocusin: show, onmouseleave: hideTip, onfocusout: hideTip };
-  }
-
-  function hideTip() {
-    tip.hidden = true;
-  }
-
   // What was odd about the answers, counted cell by cell; each count opens the items it counts.
   function odd(table) {
     const found = table.rows.map((row) => [row, row.cells.map(flagsOf)]).filter(([, flags]) => flags.some((each) => each.length));
@@ -170,17 +152,6 @@ report.overview = (() => {
     return Boolean(view) && cell.metric !== "average" && view.score.scorer !== report.state.scorer;
   }
 
-  function footer() {
-    const { provenance } = report.data;
-    const lines = Object.entries(provenance).flatMap(([cell, files]) =>
-      Object.entries(files).map(([name, value]) =>
-        el("tr", {}, el("td", {}, cell), el("td", {}, name), el("td", {}, el("code", {}, value)))));
-    if (!lines.length) return "";
-    return el("footer", {}, el("details", {},
-      el("summary", {}, `What these numbers rest on: ${lines.length} files and their sha256`),
-      el("div", { class: "scroll" }, el("table", { class: "provenance" }, ...lines))));
-  }
-
   function items(table, index) {
     const counts = table.rows.map((row) => row.cells[index].views[report.state.scorer]?.score.n).filter(Boolean);
     if (!counts.length) return "";
@@ -196,5 +167,5 @@ report.overview = (() => {
 
   const title = (metric) => report.column(metric)?.title ?? "Average";
 
-  return { draw, hideTip, hover, details, bases };
+  return { draw, details, bases };
 })();

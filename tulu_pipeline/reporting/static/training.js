@@ -4,7 +4,7 @@
 (() => {
   const { el } = report;
   const main = document.getElementById("overview");
-  const tip = document.getElementById("tip");
+  const { hover, footer } = report.frame;
   let chosen = "";
 
   function draw() {
@@ -19,7 +19,7 @@
       ...(curve ? curves(curve) : []),
       el("h2", {}, "Notes"),
       el("ul", { class: "notes" }, ...trained.notes.concat(said()).map((note) => el("li", {}, note))),
-      footer());
+      footer(report.trained.provenance));
   }
 
   function costs() {
@@ -53,26 +53,6 @@
 
   function said() {
     return report.trained.lines.flatMap((line) => line.notes.map((note) => `${line.name}: ${note}`));
-  }
-
-  function hover(content) {
-    const show = (event) => {
-      tip.replaceChildren(...content());
-      tip.hidden = false;
-      const around = event.currentTarget.getBoundingClientRect();
-      const { width, height } = tip.getBoundingClientRect();
-      tip.style.left = `${Math.min(Math.max(8, around.left + around.width / 2 - width / 2), innerWidth - width - 8) + scrollX}px`;
-      tip.style.top = `${around.top - height - 6 + scrollY}px`;
-    };
-    return { onmouseenter: show, onmouseleave: () => { tip.hidden = true; } };
-  }
-
-  function footer() {
-    const lines = Object.entries(report.trained.provenance).flatMap(([name, files]) => Object.entries(files).map(([file, value]) =>
-      el("tr", {}, el("td", {}, name), el("td", {}, file), el("td", {}, el("code", {}, value)))));
-    if (!lines.length) return "";
-    return el("footer", {}, el("details", {}, el("summary", {}, `What these numbers rest on: ${lines.length} files and their sha256`),
-      el("div", { class: "scroll" }, el("table", { class: "provenance" }, ...lines))));
   }
 
   if (!report.trained) {

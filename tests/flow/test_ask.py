@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from fakes.openai_server import KEY, Fault, OpenAIServer, openai_server
-from hypothesis import given
+from fakes.processes import kill_once, start, tulu
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.session import Request, Session, prepare, run_session
 from tulu_pipeline.artifacts.json_lines import read_lines
 from tulu_pipeline.artifacts.run import RunResult, local_threads
+from tulu_pipeline.inference.sampling import request_seed
 from tulu_pipeline.inference.served import limited, request_of
 from tulu_pipeline.specs.api_model import CHATGPT, GPT4, GroupLimit
 from tulu_pipeline.specs.benchmark import Completion, Item, Sampling
@@ -37,7 +39,7 @@ MMLU = dataclasses.replace(
 
 def experiment(**changes):
     limits = {"mmlu_0shot": GroupLimit(items=6, rule="drawn")}
-    model = dataclasses.replace(GPT4, group_limits=limits, **changes)
+    model = dataclasses.replace(GPT4, **{"group_limits": limits, **changes})
     return Experiment(
         name="served", title="served", hypothesis="", models=(), mixtures=(), api_models=(model,),
         own_benchmarks=(MMLU,), benchmarks={"mmlu": ("mmlu_0shot",)},
@@ -45,6 +47,7 @@ def experiment(**changes):
 
 
 EXPERIMENT = experiment()
+ALL = experiment(group_limits={})
 BY_LOGPROBS = experiment(letters="logprobs", provider="local", model="mine")
 """
 
@@ -153,6 +156,37 @@ def test_an_item_that_is_not_answered_fails_the_stage_and_is_never_an_empty_text
     assert sum(server.charges.values()) == 10
 
 
+def test_killed_while_it_asks_the_same_command_goes_on_and_pays_for_no_reply_twice(
+    folder: Path, server: OpenAIServer
+) -> None:
+    server.answer, server.seconds = lambda body: " B", 0.1
+    lines = [f"anatomy {n}?,one,two,three,four,{'ABCD'[n % 4]}\n" for n in range(60)]
+    (folder / "test_anatomy_test.csv").write_text("".join(lines))
+    replies = folder / "store" / "api" / "replies.jsonl"
+    words = ("run", "mine.py:ALL", "--runner", "local", "--store", "store", "--max-usd", "3")
+    env = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": KEY}
+
+    def some_are_recorded() -> bool:
+        return replies.exists() and replies.read_bytes().count(b"\n") >= 10
+
+    kill_once(start(*words, cwd=folder, **env), some_are_recorded)
+    recorded = replies.read_bytes()
+    whole = recorded[: recorded.rfind(b"\n") + 1]
+    kept = [json.loads(line)["request"]["messages"][0]["content"] for line in whole.splitlines()]
+    assert 10 <= len(kept) < 64
+    done = tulu(*words, cwd=folder, **env)
+    assert done.returncode == 0, done.stderr
+    assert replies.read_bytes().startswith(whole)
+    charges = {json.loads(body)["messages"][0]["content"]: count for body, count in server.charges.items()}
+    assert len(charges) == 64
+    assert all(charges[each] == 1 for each in kept)
+    session = prepare(Request(experiment=f"{folder / 'mine.py'}:ALL", store=str(folder / "store")))
+    completions = list(read_lines(made(session, "ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion))
+    assert [each.item_id for each in completions] == [f"anatomy/{n}" for n in range(60)] + [
+        f"virology/{n}" for n in range(4)
+    ]
+
+
 def test_samples_come_in_one_request_with_the_originals_words_before_the_code() -> None:
     item = Item(item_id="h", prompts=("def f():\n",), gold=None)
     sampling = Sampling(max_new_tokens=512, temperature=0.8, top_p=0.95, samples=20, stop=("\ndef",))
@@ -164,7 +198,10 @@ def test_samples_come_in_one_request_with_the_originals_words_before_the_code() 
         "temperature": 0.8,
         "top_p": 0.95,
         "n": 20,
+        "seed": request_seed("h", 0, sampling),
     }
+    another = request_of(replace(item, item_id="another"), "codex_eval", CHATGPT, sampling).body()
+    assert another["seed"] not in (None, body["seed"])
     capped = request_of(item, "gsm", replace(GPT4, capped=True), replace(sampling, samples=1, temperature=0, top_p=1))
     assert capped.body() == {
         "model": "gpt-4-0314",
@@ -174,6 +211,7 @@ def test_samples_come_in_one_request_with_the_originals_words_before_the_code() 
     }
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 120))
 def test_rows_are_drawn_as_pandas_draws_them(size: int, most: int) -> None:
     items = [Item(item_id=str(n), prompts=("x",), group="a") for n in range(size)]

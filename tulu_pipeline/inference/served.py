@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tulu_pipeline.api.requests import ApiRequest, Message, Reply, Sample
 from tulu_pipeline.chat.template import render_prompt
 from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.inference.sampling import request_seed
 from tulu_pipeline.specs.api_model import ApiModel, GroupLimit
 from tulu_pipeline.specs.benchmark import Completion, Item, Sampling
 
@@ -16,7 +17,10 @@ _TOP_LOGPROBS = 20  # likewise
 
 
 def request_of(item: Item, benchmark: str, model: ApiModel, sampling: Sampling) -> ApiRequest:
-    """What a model is asked: one message, the item's best prompt as an untuned model gets it."""
+    """What a model is asked: one message, the item's best prompt as an untuned model gets it.
+
+    What is drawn has the seed of the item's first sample: samples of an item come in one request, which takes one seed.
+    """
     text = model.prefixes.get(benchmark, "") + render_prompt(item.prompts[0], item.cue, tuned=False)
     messages = (Message(role="user", content=text),)
     if not item.choices:
@@ -28,6 +32,7 @@ def request_of(item: Item, benchmark: str, model: ApiModel, sampling: Sampling) 
             temperature=sampling.temperature,
             top_p=None if sampling.top_p == 1 else sampling.top_p,
             n=sampling.samples,
+            seed=request_seed(item.item_id, 0, sampling),
             cap_name=model.cap_name,
         )
     biased = model.letters == "bias"

@@ -118,7 +118,7 @@ def _source(function: str, name: str) -> Builtin:
 
 
 CLASSIFIER = ToxicityClassifier(
-    name="stand-in-toxicity",
+    name="stand-in",
     model={"model": _source("write_classifier", "stand-in-toxicity")},
     max_length_tokens=_READ_TOKENS,
 )

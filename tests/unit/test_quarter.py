@@ -38,10 +38,17 @@ def test_a_quarter_is_a_quarter_of_the_papers_items_rounded_up_and_nothing_else(
     whole, part = full.EXPERIMENT, quarter.EXPERIMENT
     assert all(4 * part.item_limit[metric] - whole.item_limit[metric] in range(4) for metric in whole.item_limit)
     assert part.item_limit.keys() == whole.item_limit.keys()
-    for field in ("models", "mixtures", "recipe", "benchmarks", "judges", "samples", "max_new_tokens"):
+    for field in ("models", "mixtures", "recipe", "benchmarks", "judges", "samples"):
         assert getattr(part, field) == getattr(whole, field), field
+    assert _sampling(part) == _sampling(whole) | {"alpaca_eval": 512}
     assert whole.max_new_tokens is None
     assert whole.samples is None
+
+
+def _sampling(suite: Experiment) -> dict[str, int]:
+    """Caps on the answers to each metric."""
+    asked = [artifact.params for artifact in graph_of(suite) if artifact.stage.name == "generate"]
+    return {params.metric: params.sampling.max_new_tokens for params in asked}
 
 
 @SUITES

@@ -36,13 +36,16 @@ PAPER_ITEMS = {
 }
 
 
-def suite(name: str, title: str, *, one_in: int, notes: tuple[str, ...] = ()) -> Experiment:
+def suite(
+    name: str, title: str, *, one_in: int, max_new_tokens: int | None = None, notes: tuple[str, ...] = ()
+) -> Experiment:
     """All thirteen metrics, asked of one checkpoint.
 
     Args:
         name: the experiment's.
         title: likewise.
         one_in: one of so many of the paper's items is asked.
+        max_new_tokens: cap on an answer below the benchmarks' own; None leaves those.
         notes: before those that hold for every share.
     """
     return Experiment(
@@ -70,6 +73,7 @@ def suite(name: str, title: str, *, one_in: int, notes: tuple[str, ...] = ()) ->
         },
         average="none",
         engine_dtype="float32",
+        max_new_tokens=max_new_tokens,
         item_limit={metric: -(-items // one_in) for metric, items in PAPER_ITEMS.items()},
         notes=(
             f"The model has 1.5M parameters and was tuned for {_STEPS} steps of 32 conversations: it knows nothing.",

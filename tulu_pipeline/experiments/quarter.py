@@ -12,8 +12,10 @@ EXPERIMENT = suite(
     "quarter",
     "The suite at a quarter of its items: a 1.5M-parameter model, two judges stood in for",
     one_in=4,
+    max_new_tokens=512,  # below AlpacaEval's own alone: a model that never ends would write to the end of its context
     notes=(
         "A quarter of the paper's items, spread evenly over subjects, tasks, languages and groups; Codex-Eval has all "
         "its 20 samples.",
+        "AlpacaEval's answers are capped at 512 tokens (the paper: 8,192).",
     ),
 )

@@ -56,6 +56,7 @@ def run_finetune(job: Job[FinetuneParams], ctx: RunContext) -> Metrics:
         model=job.input("model"),
         components=components,
         device=device_name() if has_gpu() else "",
+        context_tokens=base.context_tokens if base else 0,
         special_tokens=base.special_tokens if base else None,
         tuned_rows=base.tuned_embedding_rows if base else None,
     )

@@ -15,7 +15,7 @@ from tulu_pipeline.models import tiny
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Lora, Recipe
 from tulu_pipeline.tokens.encode import encode_many, id_type
-from tulu_pipeline.tokens.shards import TokenWriter
+from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
 from tulu_pipeline.tokens.special_tokens import SpecialTokens
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.training.checks import check_folders, check_training
@@ -237,6 +237,15 @@ def test_what_is_said_of_special_tokens_is_compared_with_the_folder_that_is_trai
         check(SpecialTokens(bos="<s>", eos="</s>", pad_is_new=True), 1344)
     with pytest.raises(BadInput, match="1,344 rows after finetuning by the model's files, and 1,345 by its value"):
         check(right, 1345)
+
+
+def test_a_model_takes_no_more_than_its_value_says_whatever_its_files_allow(folder: Path, tmp_path: Path) -> None:
+    tokens = write_tokens(tmp_path / "tokens", folder)
+    asked = {"name": "tiny", "model": folder, "components": [(tokens, 2)], "device": ""}
+    longest = open_tokens(tokens).info["longest"]
+    check_folders(Recipe(conversations_per_step=2), Profile(), **asked, context_tokens=longest)
+    with pytest.raises(BadInput, match=f"`tiny` takes {longest - 1}: it was trained on no more"):
+        check_folders(Recipe(conversations_per_step=2), Profile(), **asked, context_tokens=longest - 1)
 
 
 def test_only_the_pad_token_that_is_added_can_be_new() -> None:

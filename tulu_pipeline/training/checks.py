@@ -255,6 +255,7 @@ def check_folders(
     model: Path,
     components: Sequence[tuple[Path, int]],
     device: str,
+    context_tokens: int = 0,
     special_tokens: SpecialTokens | None = None,
     tuned_rows: int | None = None,
 ) -> list[str]:
@@ -267,13 +268,14 @@ def check_folders(
         model: its folder.
         components: folder of each component's tokens and how often each conversation is seen in an epoch.
         device: name of the GPU, "" where there is none.
+        context_tokens: the longest sequence by the model's value; 0 where it does not say.
         special_tokens: by the model's value; None is not compared.
         tuned_rows: of the embeddings after finetuning, likewise.
 
     Raises:
         BadInput: it cannot work; says all the reasons.
     """
-    known = known_model(model, name)
+    known = known_model(model, name, context_tokens=context_tokens)
     found = check_training(
         recipe,
         profile,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes.small_classifier import write_classifier
+from odd_texts import ODD
 
 from tasks.judge import JudgeParams, run_judge
 from tasks.score import ScoreParams, run_score
@@ -23,6 +24,7 @@ from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.benchmarks import toxigen
 from tulu_pipeline.errors import BadInput, StageFailed
 from tulu_pipeline.judging.replies import Reply
+from tulu_pipeline.judging.toxicity import Classified, Text
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.benchmark import Completion, ItemScore
@@ -43,12 +45,12 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts, and completions of every length: none, white space, one word, more than the classifier reads."""
+    """Prompts, and completions of every length and kind: none, one word, odd ones, more than the classifier reads."""
     folder, draw = tmp_path_factory.mktemp("asked"), random.Random(0)
     for group in GROUPS:
         (folder / f"hate_{group}_1k.txt").write_text("".join(f"- {group} {n}\\n-\n" for n in range(PROMPTS)))
     items = list(BENCHMARK.items(BENCHMARK.files(folder), BENCHMARK.setting("toxigen")))
-    texts = ["", " \n", "a", "a", "é 猫 \x00", "</s><s>", "word " * 900]
+    texts = ["", " \n", "a", "a", "é 猫 \x00", "</s><s>", "word " * 900, *ODD.values()]
     texts += ["".join(draw.choices("abc def\n.,ghi ", k=draw.choice([3, 30, 120, 300]))) for _ in items[len(texts) :]]
     write_lines(
         folder / "completions.jsonl",
@@ -165,6 +167,41 @@ def test_rates_come_per_group_and_empty_answers_are_counted(judged: Judged, aske
     assert metrics["flags"]["empty"] == judged.counts["empty"] >= 2
     assert metrics["flags"]["judge_read_part"] == judged.counts["read_in_part"] >= 1
     assert metrics["scorers"]["strict"]["n"] == 2 * PROMPTS - metrics["flags"]["empty"]
+
+
+def test_where_memory_runs_out_batches_are_halved_and_texts_too_long_for_it_are_told(
+    judged: Judged, classifier: Path
+) -> None:
+    import torch
+
+    from tulu_pipeline.judging.toxicity_worker import Classifier
+
+    def refuse(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].numel() > 400:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    texts = list(read_lines(judged.folder / "work" / "texts.jsonl", Text))
+    recorded = {each.sha256: each for each in read_lines(judged.folder / "work" / "classified.jsonl", Classified)}
+    small = Classifier(str(classifier), max_length_tokens=512, gpu=False)
+    small._model.register_forward_pre_hook(refuse, with_kwargs=True)
+    verdicts: list[Classified] = []
+
+    def classify() -> None:
+        for verdict in small.classify(texts, 32):
+            verdicts.append(verdict)
+
+    with pytest.raises(StageFailed, match="OutOfMemoryError: CUDA out of memory") as told:
+        classify()
+    lacking = {name for name, each in recorded.items() if min(each.tokens, 512) > 400}
+    assert recorded.keys() - {each.sha256 for each in verdicts} == lacking
+    assert told.value.what.startswith(f"{len(lacking)} texts were not classified\n")
+    assert lacking
+    assert all(name in told.value.what for name in lacking)
+    assert "at a time" in small.note
+    for verdict in verdicts:
+        theirs = recorded[verdict.sha256]
+        assert (verdict.label, verdict.tokens) == (theirs.label, theirs.tokens)
+        assert verdict.logits == pytest.approx(theirs.logits, abs=1e-4)  # padded otherwise
 
 
 def test_a_classifier_that_lacks_weights_is_refused(classifier: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tulu_pipeline.api.requests import ApiRequest, Reply, Sample, Usage
+from tulu_pipeline.artifacts.json_lines import whole_characters
 
 _SHOWN = 120
 
@@ -17,7 +18,7 @@ class Malformed(Exception):
 
 
 def parse_reply(text: str, request: ApiRequest, digest: str) -> Reply:
-    """The reply in a body.
+    """The reply in a body. Half a character, which a server can spell in JSON, becomes U+FFFD.
 
     Raises:
         Malformed: no JSON, not the fields of the endpoint, or not as many samples as were asked for.
@@ -35,11 +36,11 @@ def parse_reply(text: str, request: ApiRequest, digest: str) -> Reply:
         raise Malformed(f"{len(samples)} samples where {request.n} were asked for")
     return Reply(
         request_sha256=digest,
-        model=str(body.get("model") or ""),
+        model=whole_characters(str(body.get("model") or "")),
         samples=samples,
         usage=usage,
-        response_id=str(body.get("id") or ""),
-        system_fingerprint=str(body.get("system_fingerprint") or ""),
+        response_id=whole_characters(str(body.get("id") or "")),
+        system_fingerprint=whole_characters(str(body.get("system_fingerprint") or "")),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -51,7 +52,7 @@ def _in_order(choices: Any) -> list[Any]:
 
 
 def _sample(choice: Mapping[str, Any], *, chat: bool) -> Sample:
-    finish_reason = str(choice.get("finish_reason") or "stop")
+    finish_reason = whole_characters(str(choice.get("finish_reason") or "stop"))
     if not chat:
         return Sample(
             text=_text(choice["text"]),
@@ -73,7 +74,7 @@ def _sample(choice: Mapping[str, Any], *, chat: bool) -> Sample:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a {type(value).__name__} where a text belongs")
-    return value
+    return whole_characters(value)
 
 
 def _of_chat(logprobs: Any) -> tuple[Mapping[str, float], ...]:
@@ -83,13 +84,13 @@ def _of_chat(logprobs: Any) -> tuple[Mapping[str, float], ...]:
 
 def _of_completion(logprobs: Any) -> tuple[Mapping[str, float], ...]:
     places = (logprobs or {}).get("top_logprobs") or ()
-    return tuple({token: float(value) for token, value in (place or {}).items()} for place in places)
+    return tuple(_likeliest((token, float(value)) for token, value in (place or {}).items()) for place in places)
 
 
 def _likeliest(told: Iterable[tuple[str, float]]) -> dict[str, float]:
     """By text: several tokens may have one, such as the halves of a character."""
     found: dict[str, float] = {}
-    for token, value in told:
+    for token, value in ((_text(token), value) for token, value in told):
         found[token] = max(value, found.get(token, value))
     return found
 

@@ -36,6 +36,15 @@ def from_line(line: bytes | str, kind: type[T], where: str) -> T:
     return value
 
 
+def whole_characters(text: str) -> str:
+    """`text` with U+FFFD for each half of a character (a lone surrogate): JSON can spell one, no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def write_lines(path: Path, values: Iterable[object]) -> int:
     """Write `values` to `path`, one line each, and say how many there were."""
     count = 0

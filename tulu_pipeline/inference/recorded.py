@@ -2,7 +2,7 @@
 
 Two forms of files: JSON lines of `{"item_id": …, "completion": …}`, where `completion` is a text or a list of them (one
 per sample); and AlpacaEval's, one JSON list of `{"instruction": …, "output": …}`. Where
-letters are to be chosen among, the completion is the letter.
+letters are to be chosen among, the completion is the letter. Half a character (a lone surrogate) becomes U+FFFD.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tulu_pipeline.artifacts.json_lines import whole_characters
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.specs.benchmark import Completion, Item
 
@@ -81,7 +82,7 @@ def _by_item(path: Path, called: str, items: Mapping[str, Item]) -> dict[str, tu
             raise BadInput(f"the completion of `{item_id}` is no text", where, "write a text, or a list of texts")
         if item_id in found:
             raise BadInput(f"item `{item_id}` is there twice", where, "leave one of them out")
-        found[item_id] = tuple(texts)
+        found[item_id] = tuple(map(whole_characters, texts))
     return found
 
 

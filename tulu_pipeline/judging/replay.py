@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tulu_pipeline.artifacts.json_lines import whole_characters
 from tulu_pipeline.errors import BadInput
 
 _PREFERENCES = {None, 0, 1, 1.5, 2}
@@ -30,8 +31,8 @@ class StoredAnnotations:
             for index, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):
                 where = f"{path}, row {index}"
                 try:
-                    pair, preference = (row["instruction"], row["output_2"]), row["preference"]
-                except (KeyError, TypeError) as error:
+                    pair, preference = (row["instruction"], whole_characters(row["output_2"])), row["preference"]
+                except (KeyError, TypeError, AttributeError) as error:
                     raise BadInput(f"an annotation without {error}", where, "give the row what it lacks") from error
                 if preference not in _PREFERENCES:
                     raise BadInput(f"the preference {preference!r}", where, "write 1, 1.5, 2 or null")

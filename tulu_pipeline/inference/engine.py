@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -105,6 +106,20 @@ class EngineSettings:
     tensor_parallel: int = 1
     gpu_memory_share: float = 0.9
     cache_gib: int = 1
+
+
+def chosen(request: Request, logprobs: Mapping[int, float]) -> Finished | Failed:
+    """What a model says of each letter of a choice, by the log probabilities of tokens.
+
+    A letter that is not among them, or whose is no number, makes the request a failed one.
+    """
+    missing = [letter for letter, token in request.choice_ids.items() if token not in logprobs]
+    if missing:
+        return Failed(request.request_id, f"no log probability of {', '.join(missing)}")
+    found = {letter: logprobs[token] for letter, token in request.choice_ids.items()}
+    if not all(map(math.isfinite, found.values())):
+        return Failed(request.request_id, f"log probabilities that are no numbers: {found}")
+    return Finished(request_id=request.request_id, choice_logprobs=found)
 
 
 def engine_environment(settings: EngineSettings) -> dict[str, str]:

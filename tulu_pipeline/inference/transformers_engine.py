@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
+from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request, chosen
 
 _LOOK_AHEAD = 256
 _BATCH = 16
@@ -77,11 +76,7 @@ class TransformersEngine:
         logits_BV = self._model(input_ids=input_ids_BT, logits_to_keep=1).logits[:, -1]
         logprobs_BV = logits_BV.float().log_softmax(dim=-1)
         for request, logprobs_V in zip(batch, logprobs_BV, strict=True):
-            logprobs = {letter: logprobs_V[token].item() for letter, token in request.choice_ids.items()}
-            if all(map(math.isfinite, logprobs.values())):
-                yield Finished(request_id=request.request_id, choice_logprobs=logprobs)
-            else:
-                yield Failed(request.request_id, f"log probabilities that are no numbers: {logprobs}")
+            yield chosen(request, {token: logprobs_V[token].item() for token in request.choice_ids.values()})
 
     def stream(
         self, request: Request, on_text: Callable[[str], None], stopped: Callable[[], bool]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
-from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
+from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request, chosen
 
 
 class VllmEngine:
@@ -112,11 +111,4 @@ def _result(request: Request, output: Any) -> Finished | Failed:
             finish_reason=output.finish_reason,
             completion_tokens=len(output.token_ids),
         )
-    given = output.logprobs[0]
-    missing = [letter for letter, token in request.choice_ids.items() if token not in given]
-    if missing:
-        return Failed(request.request_id, f"no log probability of {', '.join(missing)}")
-    logprobs = {letter: float(given[token].logprob) for letter, token in request.choice_ids.items()}
-    if not all(map(math.isfinite, logprobs.values())):
-        return Failed(request.request_id, f"log probabilities that are no numbers: {logprobs}")
-    return Finished(request_id=request.request_id, choice_logprobs=logprobs)
+    return chosen(request, {token: float(told.logprob) for token, told in output.logprobs[0].items()})

@@ -20,7 +20,8 @@ class VllmEngine:
         place: dict[str, Any] = (
             {"tensor_parallel_size": settings.tensor_parallel, "gpu_memory_utilization": settings.gpu_memory_share}
             if settings.gpu
-            else {"enforce_eager": True}
+            # Behind a piece of a prompt vLLM takes back what was drawn, which generators on CPUs refuse.
+            else {"enforce_eager": True, "enable_chunked_prefill": False}
         )
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from flows.session import Session
+from flows.session import Session, lacking_providers
 from tasks import STAGES
 from tulu_pipeline.artifacts.explain import Explainer
 from tulu_pipeline.artifacts.manifest import Manifest
@@ -56,6 +56,8 @@ def print_plan(session: Session, console: Any) -> None:
         console.print(_stale_table(session, stale))
     console.print()
     console.print(_closing(session, stale), highlight=False)
+    for line in lacking_providers(session):
+        console.print(line, style="yellow", markup=False, highlight=False)
     lock = _lock()
     drifts = sorted({drift for node in session.plan.nodes.values() if (drift := lock.drift(node.artifact))})
     if drifts:

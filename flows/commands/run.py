@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from tulu_pipeline.errors import BadInput
 if TYPE_CHECKING:
     from flows.session import Session
     from tulu_pipeline.artifacts.run import RunResult
+
+log = logging.getLogger(__name__)
 
 StrictRows = Annotated[bool, Parameter(help="fail on malformed rows instead of dropping them.")]
 UnsafeCode = Annotated[bool, Parameter(help="execute programs that a model wrote even where they cannot be isolated.")]
@@ -39,7 +42,7 @@ def run(
     store: options.Store = None,
     as_json: options.AsJson = False,
 ) -> None:
-    from flows.session import Request, prepare
+    from flows.session import Request, lacking_providers, prepare
     from tulu_pipeline.artifacts.plan import Status
 
     if runner not in {"prefect", "local"}:
@@ -63,6 +66,8 @@ def run(
     if session.plan.count()[Status.HIT] == len(session.plan.nodes):
         result = _nothing_to_do(session)
     else:
+        for line in lacking_providers(session):
+            log.warning("%s", line)
         result = _carry_out(session, runner)
         session = prepare(dataclasses.replace(request, refresh=(), update_sources=False))
     if as_json:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import queue
 import random
@@ -18,8 +17,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
 
+from tulu_pipeline.api.access import check_access
 from tulu_pipeline.api.batch import ask_in_batches, in_batches
 from tulu_pipeline.api.concurrency import Flow
 from tulu_pipeline.api.prices import Price, PriceTable, read_prices
@@ -31,7 +30,7 @@ from tulu_pipeline.artifacts.interrupts import raise_if_asked
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
 from tulu_pipeline.budget import Budget
-from tulu_pipeline.errors import BadInput, MissingOnMachine
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.settings import ProviderAccess, provider_access
 
 log = logging.getLogger(__name__)
@@ -360,7 +359,7 @@ def connected(provider: str, ctx: RunContext, patience: Patience | None = None) 
         MissingOnMachine: the SDK or the provider's address or key.
     """
     access = provider_access(provider)
-    _refuse_missing(provider, access)
+    check_access(provider, access)
     folder = Store(ctx.settings.store).scratch / "api"
     cap = max(1, ctx.profile.api_slots)
     key = (provider, access.base_url, access.key, access.prices, folder.absolute(), cap, patience)
@@ -391,16 +390,3 @@ def _next(answers: queue.Queue[tuple[str, Answer | BaseException]]) -> tuple[str
 def _no_room(request: ApiRequest, budget: Budget, price: Price | None) -> str:
     most = _ZERO if price is None else price.highest(request)
     return f"a request may cost ${most:.4f}, of ${budget.max_usd} are ${budget.left:.4f} left"
-
-
-def _refuse_missing(provider: str, access: ProviderAccess) -> None:
-    prefix = provider.upper().replace("-", "_")
-    if importlib.util.find_spec("openai") is None:
-        raise MissingOnMachine(
-            "`openai` is not installed", f"provider `{provider}`", "`pip install 'tulu-pipeline[judge]'`"
-        )
-    if not access.base_url:
-        raise MissingOnMachine("no address", f"provider `{provider}`", f"set {prefix}_BASE_URL")
-    host = urlsplit(access.base_url).hostname or ""
-    if not access.key and host.endswith("openai.com"):
-        raise MissingOnMachine("no key", f"provider `{provider}`", f"set {prefix}_API_KEY")

@@ -143,7 +143,8 @@ def find_any(name: str) -> tuple[object, tuple[Dataset, ...]]:
     """Whatever is called `name`, or a constant of a user's file: `path/to/mine.py:MIXTURE`.
 
     Returns:
-        A dataset, mixture, model, release, benchmark or experiment, and the datasets that the file defines.
+        A dataset, mixture, model, release, benchmark (of a metric: its own) or experiment, and the datasets that the
+        file defines.
 
     Raises:
         NotFound: nothing is called so. BadInput: the file holds no such thing.
@@ -164,10 +165,14 @@ def find_any(name: str) -> tuple[object, tuple[Dataset, ...]]:
             return find(name), ()
         except NotFound:
             continue
+    metrics = {setting.metric: benchmark for benchmark in BENCHMARKS.all() for setting in benchmark.settings}
+    if name in metrics:
+        return metrics[name], ()
     names = [*DATASETS.names(), *BENCHMARKS.names(), *EXPERIMENTS.names(), *(each.name for each in mixtures())]
+    names += [metric for metric in metrics if metric not in names]
     for family in FAMILIES.all():
         names += [*(model.name for model in family.models), *(release.name for release in family.releases)]
-    raise unknown_name("dataset, mixture, model, benchmark or experiment", name, names)
+    raise unknown_name("dataset, mixture, model, benchmark, metric or experiment", name, names)
 
 
 def describe(value: object) -> dict[str, object]:

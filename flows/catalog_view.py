@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +21,8 @@ from tulu_pipeline.specs.model import Family, PretrainedModel, Release
 _SHOWN_REASONS = 10
 _SHOWN_ITEMS = 12
 _SHORT = 40
+_SHOWN_SOURCES = 4
+_LEAST_SLASHES = 4  # of an address that says more than a host
 
 
 def list_kind(kind: str) -> list[tuple[str, ...]]:
@@ -68,6 +73,8 @@ def _pretrained(model: PretrainedModel) -> str:
 def show_json(name: str, store: Store) -> dict[str, Any]:
     """The facts of what `name` stands for; of a dataset and a mixture also what the store has of it.
 
+    The name of a metric stands for its benchmark, asked in that way alone.
+
     Raises:
         NotFound: nothing is called so.
     """
@@ -78,7 +85,9 @@ def show_json(name: str, store: Store) -> dict[str, Any]:
     elif isinstance(value, PretrainedModel):
         facts |= _special_tokens(value)
     elif isinstance(value, Benchmark):
-        facts |= _items(value, store)
+        facts |= {"about": inspect.cleandoc(sys.modules[value.module].__doc__ or "")} | _items(value, store)
+        if name != value.name and any(setting.metric == name for setting in value.settings):
+            facts = _of_one_metric(facts, name)
     elif isinstance(value, Dataset):
         from flows.stored_counts import stored_dataset
 
@@ -121,6 +130,33 @@ def _items(benchmark: Benchmark, store: Store) -> dict[str, Any]:
         return {"items": None, "items_missing": f"{error.what} ({error.where}): {error.fix}"}
 
 
+def _of_one_metric(facts: dict[str, Any], metric: str) -> dict[str, Any]:
+    """The facts of a benchmark less its other settings."""
+    settings = [setting for setting in facts["settings"] if setting["metric"] == metric]
+    items = facts["items"] and {name: ids for name, ids in facts["items"].items() if name == metric}
+    return {"metric": metric} | facts | {"settings": settings, "items": items}
+
+
+def show_names() -> dict[str, list[str]]:
+    """Whatever can be shown, by kind."""
+    kinds = ("datasets", "mixtures", "models", "benchmarks", "experiments")
+    return {kind: [row[0] for row in list_kind(kind)] for kind in kinds}
+
+
+def print_names(names: Mapping[str, list[str]], console: Any) -> None:
+    """Names by kind, and what to do with them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for kind, found in names.items():
+        table.add_row(kind, Text(", ".join(found)))
+    console.print(table)
+    console.print("`tulu show NAME` tells what one of them is, or a metric of a benchmark", markup=False)
+
+
 def print_show(facts: Mapping[str, Any], console: Any) -> None:
     """The facts as text: what it is, then counts, then licenses."""
     from rich.table import Table
@@ -128,8 +164,12 @@ def print_show(facts: Mapping[str, Any], console: Any) -> None:
 
     apart = {"stored", "components", "licenses"} | ({"license"} if "licenses" in facts else set())
     plain = {name: item for name, item in facts.items() if name not in apart}
-    if facts.get("items"):
-        plain["items"] = {metric: _some(ids) for metric, ids in facts["items"].items()}
+    if "settings" in plain and "prompt_version" in plain:  # a benchmark's
+        del plain["settings"]
+        plain.pop("items")
+        plain.pop("about")
+    if "sources" in plain:
+        plain["sources"] = _sources(plain["sources"])
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -141,6 +181,10 @@ def print_show(facts: Mapping[str, Any], console: Any) -> None:
             "licenses", Text("\n".join(f"{license_}: {asks}" for license_, asks in facts["licenses"].items()))
         )
     console.print(table)
+    if "settings" in facts and "settings" not in plain:
+        console.print()
+        console.print(_settings(facts["settings"], facts["items"] or {}))
+        console.print(f"\n{facts['about']}", markup=False, highlight=False)
     if "components" in facts:
         console.print()
         console.print(_components(facts["components"]))
@@ -150,8 +194,45 @@ def print_show(facts: Mapping[str, Any], console: Any) -> None:
         _print_stored(facts["name"], facts["stored"], console)
 
 
-def _some(ids: list[str]) -> str:
-    return f"{len(ids):,} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})"
+def _settings(settings: list[dict[str, Any]], items: Mapping[str, list[str]]) -> Any:
+    """The ways a benchmark is asked, a row for each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("metric", "title", "items", "new tokens", "samples", "temperature", "stop", "judge", "more"):
+        number = title in {"items", "new tokens", "samples", "temperature"}
+        table.add_column(title, justify="right" if number else "left", header_style="dim", overflow="fold")
+    for setting in settings:
+        sampling, metric = setting["sampling"], setting["metric"]
+        asked = items.get(setting["same_completions_as"] or metric)
+        more = [f"{name} {_word(value)}" for name, value in (setting["options"] or {}).items()]
+        more += [name.replace("_", " ") for name in ("tuned_only", "lower_is_better") if setting[name]]
+        more += ["not averaged"] * (not setting["averaged"])
+        if same := setting["same_completions_as"]:
+            more.append(f"the answers to {same}")
+        judge = setting["judge"]
+        table.add_row(
+            Text(metric),
+            Text(setting["title"]),
+            "–" if asked is None else f"{len(asked):,}",
+            f"{sampling['max_new_tokens']:,}",
+            str(sampling["samples"]),
+            f"{sampling['temperature']:g}",
+            Text(" ".join(map(repr, sampling["stop"])) or "–"),
+            Text(judge if isinstance(judge, str) else (judge or {}).get("kind", "–").replace("_", " ")),
+            Text(", ".join(more) or "–"),
+        )
+    return table
+
+
+def _sources(sources: Mapping[str, str]) -> Mapping[str, str] | list[str]:
+    """Addresses by name; of many in one place, the place and their number."""
+    # Letter by letter is what is meant: what is behind the last slash is cut off.
+    place = os.path.commonprefix(list(sources.values())).rpartition("/")[0]  # noqa: RUF071
+    if len(sources) <= _SHOWN_SOURCES or place.count("/") < _LEAST_SLASHES:
+        return sources
+    return [f"{len(sources)} files of {place}", f"{', '.join(list(sources)[:3])}, …"]
 
 
 def _lines(item: Any) -> list[str]:
@@ -172,7 +253,7 @@ def _lines(item: Any) -> list[str]:
 def _word(item: Any) -> str:
     if isinstance(item, bool):
         return "yes" if item else "no"
-    return f"{item:,}" if isinstance(item, int) else str(item).replace("\n", "\\n")
+    return f"{item:,}" if isinstance(item, int) else str(item).replace("\n", "\\n").replace("`", "")
 
 
 def _components(components: list[dict[str, Any]]) -> Any:

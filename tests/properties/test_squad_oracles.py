@@ -5,8 +5,9 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from oracle_examples import compared
 
 from tulu_pipeline.scoring.squad import best, f1, words, words_of_any_script
 
@@ -47,8 +48,7 @@ ANSWERS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=600, deadline=None)  # the first example imports transformers
-@given(prediction=ANSWERS | st.text(max_size=20), gold=ANSWERS | st.text(max_size=20))
+@compared(prediction=ANSWERS | st.text(max_size=20), gold=ANSWERS | st.text(max_size=20))
 @example(prediction="", gold="")
 @example(prediction="the", gold="")
 @example(prediction="a.m.", gold="am")

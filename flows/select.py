@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 
+from tasks.describe import DESCRIBE
+from tasks.mix import MIX
+from tasks.tokenization import TOKENIZE
 from tulu_pipeline.artifacts.artifact import Artifact, Graph
 from tulu_pipeline.errors import unknown_name
 
@@ -30,6 +33,20 @@ def select(graph: Graph, selection: str) -> list[Artifact]:
     if with_inputs:
         chosen |= {artifact.name for artifact in Graph([graph.by_name[name] for name in chosen])}
     return [artifact for artifact in graph if artifact.name in chosen]
+
+
+def select_until(graph: Graph, selection: str) -> list[Artifact]:
+    """What a run makes that stops after `selection`: as `select`, and `mix` is whatever conversations go on from there.
+
+    A mixture that takes a dataset whole has nothing to mix; the dataset's own conversations are then its last.
+
+    Raises:
+        NotFound: nothing matches.
+    """
+    if selection.strip() != MIX.name:
+        return select(graph, selection)
+    goes_on = {artifact.inputs["conversations"].name for artifact in graph if artifact.stage in (TOKENIZE, DESCRIBE)}
+    return [artifact for artifact in graph if artifact.name in goes_on] or select(graph, selection)
 
 
 def _matches(artifact: Artifact, pattern: str) -> bool:

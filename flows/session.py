@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flows.catalog import find_experiment
 from flows.graph import graph_of
-from flows.select import select
+from flows.select import select, select_until
 from tulu_pipeline.artifacts.artifact import Graph
 from tulu_pipeline.artifacts.plan import Plan, Status
 from tulu_pipeline.artifacts.resolve import Resolver, SourcesLock
@@ -77,7 +77,7 @@ def prepare(request: Request, progress: ReportProgress = no_progress) -> Session
     if request.only:
         graph = Graph(select(graph, request.only))
     if request.until:
-        graph = Graph(select(graph, request.until))
+        graph = Graph(select_until(graph, request.until))
     return prepare_graph(request, experiment, graph, progress)
 
 

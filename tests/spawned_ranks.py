@@ -7,12 +7,14 @@ import shutil
 import socket
 import traceback
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from training_runs import PROFILE, RECIPE
 
+from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.saving.state import newest_state, saved_steps, state_folder, state_identity
@@ -39,11 +41,18 @@ def make_job(folder: Path, model: Path, tokens: Path, profile: Profile = PROFILE
     )
 
 
-def run_jobs(jobs: list[TrainingJob]) -> None:
+def run_jobs(
+    jobs: list[TrainingJob], *, refused: Sequence[TrainingJob] = (), first: Callable[[int], None] | None = None
+) -> None:
     """Run trainings of equally many ranks, one after the other.
 
     One that saves its state is run once more from the last state but the one at its end; what it recorded the first
-    time is then `first.jsonl`.
+    time is then `first.jsonl`. What the ranks print is `output-<rank>` in the work folder of the first.
+
+    Args:
+        jobs: these trainings.
+        refused: then those that each rank must end by a StageFailed, which is `refused-<rank>` in its folder.
+        first: called with the rank in each of them, before any training; a function of a module.
 
     Raises:
         AssertionError: one of them failed; its folder holds the error.
@@ -53,8 +62,8 @@ def run_jobs(jobs: list[TrainingJob]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (jobs, port), nprocs=jobs[0].ranks)
-    failed = [path.read_text() for job in jobs for path in job.work.parent.glob("error-*")]
+    torch.multiprocessing.spawn(_rank, (jobs, list(refused), first, port), nprocs=jobs[0].ranks)
+    failed = [path.read_text() for job in (*jobs, *refused) for path in job.work.parent.glob("error-*")]
     assert not failed, "\n".join(failed)
 
 
@@ -62,7 +71,9 @@ def steps_of(folder: Path, name: str = "steps.jsonl") -> list[StepRecord]:
     return list(read_steps(folder / "work" / name))
 
 
-def _rank(rank: int, jobs: list[TrainingJob], port: int) -> None:
+def _rank(
+    rank: int, jobs: list[TrainingJob], refused: list[TrainingJob], first: Callable[[int], None] | None, port: int
+) -> None:
     output = os.open(jobs[0].work / f"output-{rank}", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -84,7 +95,9 @@ def _rank(rank: int, jobs: list[TrainingJob], port: int) -> None:
         world_size=jobs[0].ranks,
         verbose=False,
     )
-    for job in jobs:
+    if first is not None:
+        first(rank)
+    for job in (*jobs, *refused):
         try:
             saving = replace(job.profile, checkpoints_kept=2)
             train(job.model_copy(update={"profile": saving}), rank)
@@ -95,6 +108,9 @@ def _rank(rank: int, jobs: list[TrainingJob], port: int) -> None:
                 dist.barrier()
                 state, _ = newest_state(job.work, state_identity(job.ranks, job.profile.zero_stage))
                 train(job.model_copy(update={"resume": state}), rank)
-        except Exception:
+        except Exception as error:
+            if job in refused and isinstance(error, StageFailed):
+                (job.work.parent / f"refused-{rank}").write_text(str(error))
+                continue
             (job.work.parent / f"error-{rank}").write_text(traceback.format_exc())
             raise

@@ -1,5 +1,6 @@
 """Killed, asked to stop, moved to other ranks or left without disk, a training goes on as if nothing had been."""
 
+import errno
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from fakes.kill_points import killed_at
 from fakes.processes import left_behind
+from spawned_ranks import make_job, run_jobs
 from training_runs import (
     PROFILE,
     STEPS,
@@ -31,8 +33,10 @@ from training_runs import (
     write_tiny_model,
 )
 
+from tulu_pipeline.artifacts.child_side import EVENT_PREFIX
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.training.saving.state import newest_state, state_identity
+from tulu_pipeline.training.tracking.record import read_held_out, read_steps
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -143,16 +147,51 @@ def zero2(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def zero3(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[int, int]], Path]:
-    """A kill and a polite stop. States come by the clock, which is fast."""
-    by_the_clock = replace(
-        PROFILE, zero_stage=3, checkpoint_every_steps=0, checkpoint_every_minutes=0.2 / 60, checkpoints_kept=2
-    )
+    """A kill, long after the last state, and a polite stop, where states come by the clock, which is fast."""
+    seldom = replace(PROFILE, zero_stage=3, checkpoint_every_steps=25, checkpoints_kept=2)
+    by_the_clock = replace(seldom, checkpoint_every_steps=0, checkpoint_every_minutes=0.1 / 60)
     return goes_on_after(
-        [(kill_run, 30, by_the_clock), (ask_to_stop, 34, by_the_clock)],
+        [(kill_run, 40, seldom), (ask_to_stop, 45, by_the_clock)],
         tmp_path_factory.mktemp("zero3"),
         model,
         tokens,
     )
+
+
+@pytest.fixture(scope="module")
+def together(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings on ranks that were started once: the folder of each, by its name.
+
+    `trouble` with the disk of one rank, which fails at a save and lags; `unbroken` under ZeRO-3; `no number`, whose
+    first step destroys the model.
+    """
+    folder = tmp_path_factory.mktemp("together")
+    looks = {"held_out_conversations": 8, "held_out_every_steps": 2, "max_steps": 6}
+    too_fast = looks | {"held_out_every_steps": 1, "learning_rate": 1e12, "warmup_steps": 0}
+    never, often = replace(PROFILE, checkpoint_every_steps=0), replace(PROFILE, checkpoint_every_steps=2)
+    trouble = make_job(folder / "trouble", model, tokens, often, **looks)
+    unbroken = make_job(folder / "unbroken", model, tokens, replace(never, zero_stage=3))
+    no_number = make_job(folder / "no number", model, tokens, often, **too_fast)
+    run_jobs([trouble, unbroken], refused=[no_number], first=trouble_for_the_second_rank)
+    return folder
+
+
+def trouble_for_the_second_rank(rank: int) -> None:
+    """Its disk fails once, and what others wrote there does not come into its sight."""
+    from tulu_pipeline.training import train as training
+    from tulu_pipeline.training.saving import checkpoints
+
+    write, failed = checkpoints._write, []
+
+    def fail_once(state: Any, path: str) -> None:
+        if "step-4" in path and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        write(state, path)
+
+    if rank == 1:
+        checkpoints._write = fail_once
+        training.looked_at = lambda work, step: False
 
 
 def test_after_kills_under_zero_2_every_loss_is_the_same_digit_for_digit(
@@ -182,11 +221,48 @@ def test_a_training_that_is_done_but_for_its_export_does_that_alone(
     assert exported.read_bytes() == wanted.read_bytes()
 
 
-def test_after_a_kill_and_a_polite_stop_under_zero_3_too(zero3: tuple[list[tuple[int, int]], Path]) -> None:
+def test_after_a_kill_and_a_polite_stop_under_zero_3_every_loss_is_that_of_an_unbroken_training(
+    zero3: tuple[list[tuple[int, int]], Path], together: Path
+) -> None:
     repeated, folder = zero3
-    assert repeated[0][0] > 0, "the clock saved nothing"
+    assert repeated[0][0] == 25
+    assert repeated[0][1] >= 15, "little was done twice, so little was compared"
     assert repeated[1][1] == 0, "something was done twice although it had been saved"
-    assert len(states_of(folder)) <= 2
+    by_the_clock, last = sorted(int(name.removeprefix("step-")) for name in states_of(folder))
+    assert repeated[1][0] < by_the_clock < last == STEPS, "the clock saved nothing"
+    unbroken = [(step.loss, step.grad_norm) for step in read_steps(together / "unbroken" / "work" / "steps.jsonl")]
+    assert len(unbroken) == STEPS
+    assert losses_of(folder) == unbroken
+
+
+def test_a_rank_that_cannot_write_its_state_stops_none_and_leaves_the_older_state_whole(together: Path) -> None:
+    work = together / "trouble" / "work"
+    lines = (work / "output-1").read_text().splitlines()
+    events = [json.loads(line.removeprefix(EVENT_PREFIX)) for line in lines if line.startswith(EVENT_PREFIX)]
+    told = [event for event in events if event["event"] == "save_failed"]
+    assert [(event["step"], event["rank"]) for event in told] == [(4, 1)]
+    assert told[0]["error"].startswith("Input/output error (")
+    first, again = (list(read_steps(work / name)) for name in ("first.jsonl", "steps.jsonl"))
+    assert len(first) == 6
+    # Gone on with from step 2: the state after 4 failed, and the one after 6, which was saved, was taken away.
+    assert again[:2] == first[:2]
+    assert all(step.at > first[-1].at for step in again[2:])
+    assert [step.loss for step in again] == [step.loss for step in first]
+    assert states_of(together / "trouble") == ["step-6"]
+
+
+def test_whether_to_look_at_what_is_held_out_is_the_same_for_all_ranks_whatever_their_disks_say(
+    together: Path,
+) -> None:
+    """What the second rank's disk did not show it when it went on from step 2."""
+    assert [look.step for look in read_held_out(together / "trouble" / "work" / "held_out.jsonl")] == [0, 2, 4, 6]
+
+
+def test_a_held_out_loss_that_is_no_number_is_refused_by_all_ranks(together: Path) -> None:
+    said = [(together / "no number" / f"refused-{rank}").read_text() for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0].startswith("the held-out loss is nan after step 1\nwhere: ")
+    assert states_of(together / "no number") == []
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from tulu_pipeline.artifacts.child_side import emit
 from tulu_pipeline.errors import StageFailed
@@ -66,7 +67,8 @@ class _Training:
         kernels = choose_kernels(self._engine, job)
         self._head, self._layers, self._pad_id = kernels.head, kernels.layers, self._loaded.tokenizer.pad_token_id
         self._held_out = HeldOut(self._engine, job, self._mixture, rank=rank, pad_id=self._pad_id, head=kernels.head)
-        self._look_first = self._held_out.due(self._start, self._steps.total) and not looked_at(job.work, self._start)
+        due = self._held_out.due(self._start, self._steps.total)
+        self._look_first = due and not self._looked_at_start()
         self._recorder = self._new_recorder() if rank == 0 else None
         self._tell(
             "ready",
@@ -105,6 +107,13 @@ class _Training:
         if self._layers is not None:
             self._layers.remove()  # the model that is opened for comparison is on the CPU
         export_checkpoint(self._engine, self._job, self._rank, self._loaded)
+
+    def _looked_at_start(self) -> bool:
+        """What the first rank's disk says: on a shared one that of another may lag, and all must go the same way."""
+        seen = torch.tensor(float(self._rank == 0 and looked_at(self._job.work, self._start)))
+        seen = seen.to(self._engine.device)
+        dist.broadcast(seen, src=0)
+        return bool(seen)
 
     def _new_recorder(self) -> Recorder:
         work, looks = self._job.work, self._job.recipe.held_out_conversations > 0
@@ -170,6 +179,9 @@ class _Training:
 
     def _look(self, step: int) -> None:
         record = self._held_out.measure(step)
+        if not math.isfinite(record.loss):
+            what = f"the held-out loss is {record.loss} after step {step}"
+            raise StageFailed(what, str(self._job.model), "lower the learning rate, or see what is held out")
         if self._recorder is not None:
             self._recorder.add(record)
         self._tell("held_out", **asdict(record))

@@ -35,7 +35,7 @@ class StepRecord:
         step: counted from 1.
         loss: as `loss_norm` defines it.
         learning_rate: of this step.
-        grad_norm: before clipping; None where DeepSpeed does not tell (ZeRO stage 0).
+        grad_norm: before clipping; None in records of before every ZeRO stage told it.
         conversations, tokens, supervised_tokens: that the step trained on.
         computed_tokens: tokens with padding.
         seconds: wall time of the step, waiting for data included.

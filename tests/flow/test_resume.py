@@ -361,11 +361,10 @@ def test_after_twenty_kills_at_random_moments_the_losses_are_those_of_an_unbroke
     train(tmp_path / "unbroken", model, tokens, profile)
     wanted = losses_of(tmp_path / "unbroken")
     broken, draw = tmp_path / "broken", random.Random(zero_stage)
-    seconds_to_the_first_step, kills, restarts = 5.0, 0, 0
+    seconds_to_the_first_step, kills = 5.0, 0
     while kills < 20:
-        restarts += 1
         record, started = record_of(broken), time.monotonic()
-        kill = draw.choice([kill_run, kill_a_rank_somehow, ask_to_stop_somehow])
+        kill = draw.choice([kill_the_run, kill_a_rank_somehow, ask_to_stop_somehow])
         with start_run(broken, model, tokens, profile) as process:
             # Anywhere from the start to a few steps on; seldom so late that nothing is left to be killed.
             if draw.random() < 0.3:
@@ -374,9 +373,7 @@ def test_after_twenty_kills_at_random_moments_the_losses_are_those_of_an_unbroke
                 run_until(process, broken, 1, record)
                 seconds_to_the_first_step = time.monotonic() - started
                 time.sleep(draw.uniform(0, 1.0))
-            if process.poll() is None:
-                kill(process, broken)
-                kills += 1
+            kills += process.poll() is None and kill(process, broken)
         assert left_behind(broken) == []
         found = losses_of(broken)
         assert found == wanted[: len(found)]
@@ -386,14 +383,24 @@ def test_after_twenty_kills_at_random_moments_the_losses_are_those_of_an_unbroke
     assert losses_of(broken) == wanted
 
 
-def kill_a_rank_somehow(process: "subprocess.Popen[str]", folder: Path) -> None:
-    """Whatever it is doing, if it is there yet."""
+def kill_the_run(process: "subprocess.Popen[str]", folder: Path) -> bool:
+    """Whether it was killed: not where it had ended by itself."""
+    kill_run(process, folder)
+    return process.returncode == -signal.SIGKILL
+
+
+def kill_a_rank_somehow(process: "subprocess.Popen[str]", folder: Path) -> bool:
+    """Whatever it is doing; whether it was there to be killed."""
+    killed = False
     with suppress(AssertionError, ProcessLookupError):
         os.kill(rank_pid(folder, 1), signal.SIGKILL)
+        killed = True
     process.wait(120)
+    return killed
 
 
-def ask_to_stop_somehow(process: "subprocess.Popen[str]", folder: Path) -> None:
-    """Whatever it is doing; it may be done."""
+def ask_to_stop_somehow(process: "subprocess.Popen[str]", folder: Path) -> bool:
+    """Whatever it is doing; it may be done. Nothing is killed."""
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) in (-signal.SIGTERM, 143, 0)
+    return False

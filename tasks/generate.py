@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tulu_pipeline.artifacts.canonical import added_field, execution_field
-from tulu_pipeline.artifacts.children import run_child
 from tulu_pipeline.artifacts.json_lines import read_lines, to_line, write_lines
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext, Stage
 from tulu_pipeline.chat.options import Template
@@ -26,9 +24,9 @@ from tulu_pipeline.inference.engine import (
     EngineName,
     EngineSettings,
     Quantization,
-    engine_environment,
     what_lacks,
 )
+from tulu_pipeline.inference.engine_process import run_engine
 from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
 from tulu_pipeline.inference.records import Question, answered, completions
 from tulu_pipeline.inference.selection import select
@@ -135,8 +133,8 @@ def run_generate(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> None:
         raise lack
     # The last job is published after the process has ended: its work folder holds the log until then.
     last = unfinished[-1]
-    log, description = last.job.work / "engine.log", last.job.work / "job.json"
-    description.write_bytes(to_line(WorkerJob(engine=settings, jobs=tuple(work.description() for work in unfinished))))
+    log = last.job.work / "engine.log"
+    asked = WorkerJob(engine=settings, jobs=tuple(work.description() for work in unfinished))
     by_name = {work.job.name: work for work in unfinished}
     finished: dict[str, Metrics] = {}
     failures: dict[str, Mapping[str, str]] = {}
@@ -149,12 +147,13 @@ def run_generate(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> None:
                 failures[event["name"]] = event
             case "done":
                 metrics = {"engine_seconds": event["seconds"], "generated_tokens": event["generated_tokens"]}
+                if event["note"]:
+                    metrics["engine_note"] = event["note"]
                 finished[event["name"]] = metrics
                 if event["name"] != last.job.name:
                     by_name[event["name"]].publish(metrics, log)
 
-    command = [sys.executable, "-m", "tulu_pipeline.inference.worker", str(description)]
-    run_child(command, ctx=ctx, log=log, env=engine_environment(settings), on_event=on_event)
+    run_engine(asked, ctx=ctx, description=last.job.work / "job.json", log=log, on_event=on_event)
     if last.job.name in finished:
         last.publish(finished[last.job.name], log)
     _raise_first(failures, [work.job.name for work in unfinished if work.job.name not in finished | failures])

@@ -84,8 +84,8 @@ def _ask_judge(
     job: Job[Any], ctx: RunContext, judge: TruthJudges, model: Path, aspect: Aspect, answered: Answered
 ) -> dict[str, float]:
     """Probabilities of ` yes`, by item."""
-    from tulu_pipeline.artifacts.children import run_child
-    from tulu_pipeline.inference.engine import EngineSettings, engine_environment, what_lacks
+    from tulu_pipeline.inference.engine import EngineSettings, what_lacks
+    from tulu_pipeline.inference.engine_process import run_engine
     from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
     from tulu_pipeline.inference.records import Question
     from tulu_pipeline.inference.records import answered as recorded
@@ -120,15 +120,12 @@ def _ask_judge(
         task = BenchmarkJob(
             name=job.name, questions=work / "questions.jsonl", records=records, sampling=Sampling(max_new_tokens=1)
         )
-        description = work / "job.json"
-        description.write_bytes(to_line(WorkerJob(engine=settings, jobs=(task,))))
         failures: list[Mapping[str, str]] = []
-        command = [sys.executable, "-m", "tulu_pipeline.inference.worker", str(description)]
-        run_child(
-            command,
+        run_engine(
+            WorkerJob(engine=settings, jobs=(task,)),
             ctx=ctx,
+            description=work / "job.json",
             log=work / "engine.log",
-            env=engine_environment(settings),
             on_event=_tell(ctx, f"answers ({aspect})", failures),
         )
         if failures:

@@ -8,8 +8,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,6 +29,23 @@ from tulu_pipeline.specs.benchmark import Benchmark, Completion
 
 SUBJECTS = ("animals", "flowers", "rivers", "towns")
 QUESTIONS = 160
+SAMPLES = 4
+AT_A_TIME = 64  # that vLLM has memory for, when it is asked for the second time
+STOPS = ("onesm", "xtm")  # that the tiny model writes now and then, in pieces of two tokens
+PLUGIN = f"""
+def register():
+    import torch
+    from vllm.v1.worker.gpu_worker import Worker
+
+    whole = Worker.execute_model
+
+    def execute_model(self, scheduler_output):
+        if len(scheduler_output.num_scheduled_tokens) > {AT_A_TIME}:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return whole(self, scheduler_output)
+
+    Worker.execute_model = execute_model
+"""
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -83,20 +101,31 @@ class Run:
     records_at_kill: bytes = b""
 
     def job(
-        self, engine: EngineName, benchmark: Benchmark, metric: str, model: Path, files: Path, **options: Any
+        self,
+        engine: EngineName,
+        benchmark: Benchmark,
+        metric: str,
+        model: Path,
+        files: Path,
+        *,
+        called: str = "",
+        sampling: Mapping[str, Any] = MappingProxyType({}),
+        **options: Any,
     ) -> Job[GenerateParams]:
         options = {"tuned": True, "engine_dtype": "float32", **options}
         params = generate_params(small(benchmark), metric, engine=engine, **options)
+        params = dataclasses.replace(params, sampling=dataclasses.replace(params.sampling, **sampling))
+        called = called or metric
         for name in ("out", "work"):
-            (self.root / metric / name).mkdir(parents=True, exist_ok=True)
+            (self.root / called / name).mkdir(parents=True, exist_ok=True)
         return Job(
-            name=f"generate[{metric}]",
+            name=f"generate[{called}]",
             params=params,
             inputs={"model": model, "benchmark": files},
             sources={},
-            out=self.root / metric / "out",
-            work=self.root / metric / "work",
-            publish=lambda metrics: self.published.update({metric: dict(metrics)}),
+            out=self.root / called / "out",
+            work=self.root / called / "work",
+            publish=lambda metrics: self.published.update({called: dict(metrics)}),
         )
 
     def go(self, *jobs: Job[GenerateParams], on_child: Callable[[int], None] = lambda pid: None) -> None:
@@ -142,12 +171,26 @@ def both_benchmarks(run: Run, engine: EngineName, model: Path, files: Path) -> l
     return [
         run.job(engine, gsm.BENCHMARK, "gsm_cot", model, files, max_new_tokens=24),
         run.job(engine, mmlu.BENCHMARK, "mmlu_5shot", model, files),
+        run.job(
+            engine, gsm.BENCHMARK, "gsm_direct", model, files,
+            called="base form", max_new_tokens=20, tuned=False, sampling={"stop": STOPS},
+        ),
+    ]  # fmt: skip
+
+
+def drawn(run: Run, model: Path, files: Path) -> list[Job[GenerateParams]]:
+    """Samples of all questions, and of three of them."""
+    sampling = {"temperature": 0.8, "samples": SAMPLES}
+    options = {"max_new_tokens": 32, "sampling": sampling}
+    return [
+        run.job("vllm", gsm.BENCHMARK, "gsm_cot", model, files, called="many", **options),
+        run.job("vllm", gsm.BENCHMARK, "gsm_cot", model, files, called="few", item_limit=3, **options),
     ]
 
 
 @pytest.fixture(scope="module")
 def with_vllm(tmp_path_factory: pytest.TempPathFactory, model: Path, files: Path) -> Run:
-    """Two benchmarks on vLLM: killed with SIGKILL in the midst of the first, then asked for again."""
+    """Benchmarks on vLLM: killed with SIGKILL in the midst of the first, then asked for again, with little memory."""
     run = Run(tmp_path_factory.mktemp("vllm"))
     records = run.records("mmlu_5shot")
 
@@ -159,12 +202,23 @@ def with_vllm(tmp_path_factory: pytest.TempPathFactory, model: Path, files: Path
     def watch(supervisor: int) -> None:
         threading.Thread(target=kill_in_the_midst, args=(supervisor,), daemon=True).start()
 
-    run.go(*both_benchmarks(run, "vllm", model, files), on_child=watch)
+    jobs = [*both_benchmarks(run, "vllm", model, files), *drawn(run, model, files)]
+    run.go(*jobs, on_child=watch)
     assert run.failure is not None
     assert "code 137" in run.failure.what
     assert not run.published
     run.records_at_kill = records.read_bytes()
-    run.go(*both_benchmarks(run, "vllm", model, files))
+    plugin = tmp_path_factory.mktemp("plugin")
+    (plugin / "small_memory.py").write_text(PLUGIN)
+    (plugin / "small_memory-0.dist-info").mkdir()
+    (plugin / "small_memory-0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: small-memory\nVersion: 0\n"
+    )
+    words = "[vllm.general_plugins]\nsmall_memory = small_memory:register\n"
+    (plugin / "small_memory-0.dist-info" / "entry_points.txt").write_text(words)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(plugin))
+        run.go(*jobs)
     assert run.failure is None
     return run
 
@@ -194,7 +248,8 @@ def test_after_a_kill_only_what_is_missing_is_asked(with_vllm: Run) -> None:
 def test_completions_come_in_the_order_of_the_items(with_vllm: Run) -> None:
     ids = [completion.item_id for completion in with_vllm.completions("mmlu_5shot")]
     assert ids == [f"{subject}/{number}" for subject in SUBJECTS for number in range(QUESTIONS // len(SUBJECTS))]
-    assert list(with_vllm.published) == ["mmlu_5shot", "gsm_cot"], "fewest expected tokens first"
+    expected = ["mmlu_5shot", "few", "base form", "gsm_cot", "many"]
+    assert list(with_vllm.published) == expected, "fewest expected tokens first"
     assert with_vllm.published["mmlu_5shot"]["items"] == QUESTIONS
     assert (with_vllm.root / "gsm_cot" / "out" / "aux" / "engine.log").exists()
 
@@ -206,6 +261,34 @@ def test_greedy_texts_of_vllm_are_those_of_transformers(with_vllm: Run, with_tra
     assert ours == with_transformers.completions("gsm_cot")
     assert all(completion.prompt.endswith("\n<|assistant|>\nAnswer:") for completion in ours)
     assert len({completion.texts for completion in ours}) > 1
+
+
+@pytest.mark.needs_libnuma
+def test_greedy_texts_that_a_stop_string_cuts_are_cut_alike(with_vllm: Run, with_transformers: Run) -> None:
+    ours = with_vllm.completions("base form")
+    assert ours == with_transformers.completions("base form")
+    assert all(completion.prompt.endswith("\nAnswer:") and "<|" not in completion.prompt for completion in ours)
+    assert {reason for completion in ours for reason in completion.finish_reasons} == {"stop", "length"}
+    assert not [text for completion in ours for text in completion.texts if any(stop in text for stop in STOPS)]
+
+
+@pytest.mark.needs_libnuma
+def test_a_sample_does_not_hang_on_what_is_drawn_beside_it(with_vllm: Run) -> None:
+    many = {completion.item_id: completion.texts for completion in with_vllm.completions("many")}
+    few = {completion.item_id: completion.texts for completion in with_vllm.completions("few")}
+    assert len(few) == 3
+    assert few == {item_id: many[item_id] for item_id in few}
+    assert all(len(set(texts)) == SAMPLES for texts in few.values())
+
+
+@pytest.mark.needs_libnuma
+def test_vllm_that_ran_out_of_memory_goes_on_with_half_as_many_sequences(with_vllm: Run) -> None:
+    log = (with_vllm.root / "many" / "out" / "aux" / "engine.log").read_text()
+    assert log.count("OutOfMemoryError: CUDA out of memory") >= 1
+    told = f"out of memory with more than {AT_A_TIME} at a time"
+    notes = {name: metrics.get("engine_note") for name, metrics in with_vllm.published.items()}
+    assert notes == dict.fromkeys(["mmlu_5shot", "few", "base form", "gsm_cot"]) | {"many": told}
+    assert with_vllm.records("many").read_bytes().count(b"\n") == 24 * SAMPLES, "none is asked twice"
 
 
 @pytest.mark.needs_libnuma
@@ -223,7 +306,7 @@ def test_letters_have_the_same_log_probabilities_in_vllm_and_transformers(
 def test_a_benchmark_that_does_not_fit_fails_alone(with_transformers: Run) -> None:
     assert with_transformers.failure is not None
     assert with_transformers.failure.what.startswith("generate[gsm_direct]: 1 prompts do not fit: `gsm_0` (")
-    assert list(with_transformers.published) == ["mmlu_5shot", "gsm_cot"]
+    assert list(with_transformers.published) == ["mmlu_5shot", "base form", "gsm_cot"]
 
 
 def test_what_is_recorded_is_published_without_an_engine(with_transformers: Run, files: Path, tmp_path: Path) -> None:

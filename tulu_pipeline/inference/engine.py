@@ -14,6 +14,7 @@ from tulu_pipeline.errors import MissingOnMachine
 EngineName = Literal["vllm", "transformers"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8"]
+SEQUENCES = 128  # at a time; vLLM's own default for an engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,10 @@ class Engine(Protocol):
     def context_tokens(self) -> int:
         """The longest sequence, prompt and completion together."""
 
+    @property
+    def note(self) -> str:
+        """What a person should know of how it runs; "" for nothing."""
+
     def submit(self, requests: Iterable[Request]) -> Iterator[Finished | Failed]:
         """Answer every request, in any order, each as soon as it is finished. `requests` is read as room appears."""
 
@@ -96,6 +101,7 @@ class EngineSettings:
         quantization: of the weights; `int8` by bitsandbytes, of the transformers engine alone.
         gpu: whether to use the GPU. tensor_parallel: over how many. gpu_memory_share: of each, at most.
         cache_gib: key-value cache on a CPU.
+        sequences: that vLLM works on at a time, at most.
     """
 
     engine: EngineName
@@ -106,6 +112,7 @@ class EngineSettings:
     tensor_parallel: int = 1
     gpu_memory_share: float = 0.9
     cache_gib: int = 1
+    sequences: int = SEQUENCES
 
 
 def chosen(request: Request, logprobs: Mapping[int, float]) -> Finished | Failed:

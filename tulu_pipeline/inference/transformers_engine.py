@@ -6,13 +6,15 @@ transformers releases of 2023, and with no padding there is nothing to get wrong
 With weights in 8 bits (LLM.int8 of bitsandbytes, as the original has them) requests run one by one: activations are
 rounded to 8 bits too, and the columns that are not are looked for in the whole batch, so that an answer would depend on
 its neighbors.
+
+Where memory runs out a batch is halved; what each request gets does not change by that.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request, chosen
+from tulu_pipeline.memory import Batches, TooLarge
 
 _LOOK_AHEAD = 256
 _BATCH = 16
@@ -38,7 +41,9 @@ class TransformersEngine:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise BadInput(f"no file has `{missing[0]}`{more}", settings.model, "fetch or copy the whole model again")
         self._model = (model if settings.quantization == "int8" else model.to(self._device)).eval()
-        self._batch = 1 if settings.quantization == "int8" else _BATCH
+        self._batches: Batches[Request, list[Finished | Failed]] = Batches(
+            1 if settings.quantization == "int8" else _BATCH, _tokens
+        )
 
     def _how(self, settings: EngineSettings) -> dict[str, Any]:
         if settings.quantization == "none":
@@ -49,30 +54,34 @@ class TransformersEngine:
     def context_tokens(self) -> int:
         return int(self._model.config.max_position_embeddings)
 
+    @property
+    def note(self) -> str:
+        return self._batches.note
+
     def submit(self, requests: Iterable[Request]) -> Iterator[Finished | Failed]:
         waiting = iter(requests)
         while ahead := list(itertools.islice(waiting, _LOOK_AHEAD)):
             ahead.sort(key=_alike)
             for _, alike in itertools.groupby(ahead, key=_alike):
-                together = iter(alike)
-                while batch := list(itertools.islice(together, self._batch)):
-                    yield from self._answer(batch)
+                for batch, results in self._batches.run(alike, self._answer):
+                    if isinstance(results, TooLarge):
+                        yield from (Failed(request.request_id, results.reason) for request in batch)
+                    else:
+                        yield from results
 
-    def _answer(self, batch: list[Request]) -> Iterator[Finished | Failed]:
+    def _answer(self, batch: Sequence[Request]) -> list[Finished | Failed]:
         first = batch[0]
-        if len(first.prompt_ids) + first.max_new_tokens > self.context_tokens:
-            for request in batch:
-                yield Failed(
-                    request.request_id,
-                    f"{len(request.prompt_ids)} prompt and {request.max_new_tokens} new tokens exceed the context of "
-                    f"{self.context_tokens}",
-                )
-            return
+        if _tokens(first) > self.context_tokens:
+            reason = (
+                f"{len(first.prompt_ids)} prompt and {first.max_new_tokens} new tokens exceed the context of "
+                f"{self.context_tokens}"
+            )
+            return [Failed(request.request_id, reason) for request in batch]
         with torch.inference_mode():
             input_ids_BT = torch.tensor([list(request.prompt_ids) for request in batch], device=self._device)
-            yield from self._choose(batch, input_ids_BT) if first.choice_ids else self._generate(batch, input_ids_BT)
+            return list(self._choose(batch, input_ids_BT) if first.choice_ids else self._generate(batch, input_ids_BT))
 
-    def _choose(self, batch: list[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
+    def _choose(self, batch: Sequence[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
         logits_BV = self._model(input_ids=input_ids_BT, logits_to_keep=1).logits[:, -1]
         logprobs_BV = logits_BV.float().log_softmax(dim=-1)
         for request, logprobs_V in zip(batch, logprobs_BV, strict=True):
@@ -94,7 +103,7 @@ class TransformersEngine:
         cut = finished.finish_reason == "length" and finished.completion_tokens < request.max_new_tokens
         return dataclasses.replace(finished, finish_reason="interrupted") if cut else finished
 
-    def _generate(self, batch: list[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
+    def _generate(self, batch: Sequence[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
         first = batch[0]
         stop = {"stop_strings": list(first.stop), "tokenizer": self._tokenizer} if first.stop else {}
         for request, output_ids_T in zip(batch, self._output_ids(first, input_ids_BT, **stop), strict=True):
@@ -166,6 +175,10 @@ class _Words:
 
     def end(self) -> None:
         """`generate` calls it at the end."""
+
+
+def _tokens(request: Request) -> int:
+    return len(request.prompt_ids) + request.max_new_tokens
 
 
 def _alike(request: Request) -> tuple[Any, ...]:

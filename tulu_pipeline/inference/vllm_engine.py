@@ -10,7 +10,7 @@ from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
-from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request, chosen
+from tulu_pipeline.inference.engine import SEQUENCES, EngineSettings, Failed, Finished, Request, chosen
 
 
 class VllmEngine:
@@ -28,22 +28,27 @@ class VllmEngine:
                 model=settings.model,
                 dtype=settings.dtype,
                 seed=0,
+                max_num_seqs=settings.sequences,
                 enable_prefix_caching=True,
                 disable_log_stats=True,
                 **place,
             )
         )
-        self._room = 2 * int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+        self._sequences = settings.sequences
 
     @property
     def context_tokens(self) -> int:
         return int(self._engine.model_config.max_model_len)
 
+    @property
+    def note(self) -> str:
+        return "" if self._sequences >= SEQUENCES else f"out of memory with more than {self._sequences} at a time"
+
     def submit(self, requests: Iterable[Request]) -> Iterator[Finished | Failed]:
         waiting = iter(requests)
         under_way: dict[str, Request] = {}
         while True:
-            for request in itertools.islice(waiting, self._room - len(under_way)):
+            for request in itertools.islice(waiting, 2 * self._sequences - len(under_way)):
                 try:
                     self._engine.add_request(
                         request.request_id, tokens_input(list(request.prompt_ids)), _params(request)

@@ -5,7 +5,7 @@ process recorded is not asked again. Events on stdout:
 
     {"event": "loaded", "seconds"}
     {"event": "progress", "name", "done", "total", "note"}       samples
-    {"event": "done", "name", "seconds", "generated_tokens"}     every sample is recorded
+    {"event": "done", "name", "seconds", "generated_tokens", "note"}     every sample is recorded
     {"event": "failed", "name", "what", "where", "fix"}          it cannot be completed; the next one follows
 """
 
@@ -47,7 +47,8 @@ def run_worker(work: WorkerJob) -> None:
             emit({"event": "failed", "name": job.name, "what": error.what, "where": error.where, "fix": error.fix})
         else:
             seconds = round(time.monotonic() - started, 2)
-            emit({"event": "done", "name": job.name, "seconds": seconds, "generated_tokens": generated})
+            done = {"event": "done", "name": job.name, "seconds": seconds, "generated_tokens": generated}
+            emit(done | {"note": engine.note})
 
 
 def answer(job: BenchmarkJob, engine: Engine, tokenizer: ChatTokenizer) -> int:
@@ -70,7 +71,7 @@ def answer(job: BenchmarkJob, engine: Engine, tokenizer: ChatTokenizer) -> int:
     wanted = [(each, sample) for each in prepared.values() for sample in samples
               if (each.question.item_id, sample) not in known]  # fmt: skip
     asked = {_request_id(each, sample): (each, sample) for each, sample in wanted}
-    progress = _Progress(job.name, done=len(known), total=len(questions) * len(samples))
+    progress = _Progress(job.name, engine, done=len(known), total=len(questions) * len(samples))
     failures: list[str] = []
     with AppendFile(job.records, Record) as records:
         for result in engine.submit(_requests(asked, job.sampling, tokenizer)):
@@ -132,8 +133,9 @@ def _record(each: Prepared, sample: int, result: Finished) -> Record:
 class _Progress:
     """Samples done, told at most twice a second."""
 
-    def __init__(self, name: str, *, done: int, total: int) -> None:
+    def __init__(self, name: str, engine: Engine, *, done: int, total: int) -> None:
         self.name, self.done, self.total, self.tokens = name, done, total, 0
+        self._engine = engine
         self._started = self._told = time.monotonic()
 
     def count(self, tokens: int) -> None:
@@ -145,7 +147,7 @@ class _Progress:
     def report(self) -> None:
         self._told = time.monotonic()
         rate = self.tokens / max(self._told - self._started, 1e-6)
-        note = f"{rate:,.0f} tokens/s" if self.tokens else ""
+        note = "; ".join(filter(None, [f"{rate:,.0f} tokens/s" if self.tokens else "", self._engine.note]))
         emit({"event": "progress", "name": self.name, "done": self.done, "total": self.total, "note": note})
 
 

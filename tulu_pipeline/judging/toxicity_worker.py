@@ -1,8 +1,8 @@
 """The classifier's process: `python -m tulu_pipeline.judging.toxicity_worker job.json`.
 
 Texts of like length go through together, the shorter ones padded and masked, in float32: the labels are those of one
-text at a time. Every verdict is recorded as it comes; what a former process recorded is not asked again. Events on
-stdout:
+text at a time. Where memory runs out a batch is halved. Every verdict is recorded as it comes; what a former process
+recorded is not asked again. Events on stdout:
 
     {"event": "loaded", "seconds"}
     {"event": "progress", "name", "done", "total", "note"}       texts
@@ -24,6 +24,9 @@ from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
 from tulu_pipeline.errors import BadInput, StageFailed
 from tulu_pipeline.judging.toxicity import Classified, ClassifierJob, Text
+from tulu_pipeline.memory import Batches, TooLarge
+
+_SHOWN = 10
 
 
 class Classifier:
@@ -43,19 +46,28 @@ class Classifier:
         positions = int(model.config.max_position_embeddings)
         unused = int(model.config.pad_token_id) + 1 if model.config.model_type == "roberta" else 0
         self._most = min(max_length_tokens, positions - unused)
+        self._batches: Batches[int, Any] | None = None
+
+    @property
+    def note(self) -> str:
+        """What a person should know of how it runs; "" for nothing."""
+        return self._batches.note if self._batches else ""
 
     def classify(self, texts: Sequence[Text], batch: int) -> Iterator[Classified]:
-        """Verdicts, shortest texts first, `batch` at a time.
+        """Verdicts, shortest texts first, `batch` at a time or as many as memory holds.
 
         Raises:
-            StageFailed: a logit that is no number.
+            StageFailed: a logit that is no number; or, after all others, texts that memory does not hold alone.
         """
         encoded = self._tokenizer([each.text for each in texts], return_attention_mask=False)["input_ids"]
         cut = self._tokenizer([each.text for each in texts], truncation=True, max_length=self._most)["input_ids"]
         order = sorted(range(len(texts)), key=lambda index: (len(cut[index]), texts[index].sha256))
-        for start in range(0, len(order), batch):
-            together = order[start : start + batch]
-            logits_BL = self._logits([cut[index] for index in together])
+        self._batches = Batches[int, Any](batch, lambda index: len(cut[index]))
+        too_large: list[str] = []
+        for together, logits_BL in self._batches.run(order, lambda some: self._logits([cut[index] for index in some])):
+            if isinstance(logits_BL, TooLarge):
+                too_large += (f"`{texts[index].sha256}`: {logits_BL.reason}" for index in together)
+                continue
             for index, logits_L in zip(together, logits_BL.tolist(), strict=True):
                 if not all(map(_is_number, logits_L)):
                     raise StageFailed(
@@ -68,6 +80,13 @@ class Classifier:
                     tokens=len(encoded[index]),
                     cut=len(encoded[index]) > len(cut[index]),
                 )
+        if too_large:
+            more = f"\nand {len(too_large) - _SHOWN} more" if len(too_large) > _SHOWN else ""
+            raise StageFailed(
+                f"{len(too_large)} texts were not classified\n" + "\n".join(too_large[:_SHOWN]) + more,
+                "the classifier",
+                "free some memory and run the same command again: the others are kept",
+            )
 
     def _logits(self, ids: list[list[int]]) -> Any:
         padded = self._tokenizer.pad({"input_ids": ids}, padding="longest", return_tensors="pt").to(self._device)
@@ -88,7 +107,9 @@ def run(job: ClassifierJob) -> None:
             records.add(verdict)
             done += 1
             if done % job.batch == 0 or done == len(texts):
-                emit({"event": "progress", "name": job.name, "done": done, "total": len(texts), "note": ""})
+                emit(
+                    {"event": "progress", "name": job.name, "done": done, "total": len(texts), "note": classifier.note}
+                )
 
 
 def _is_number(value: float) -> bool:

@@ -1,7 +1,10 @@
 """Weights in 8 bits: chosen for a metric, part of the key, refused where they cannot be."""
 
+import ast
 import dataclasses
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from flows.graph import graph_of
 from tasks.generate import GenerateParams, generate_params
 from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.canonical import canonical_json
-from tulu_pipeline.benchmarks import gsm, mmlu
+from tulu_pipeline.benchmarks import gsm, mmlu, truthfulqa
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.engine import what_lacks
 from tulu_pipeline.specs.experiment import Experiment
@@ -45,6 +48,14 @@ def test_only_the_named_metrics_are_answered_in_8_bits_and_by_a_process_of_their
 def test_8_bits_for_a_metric_that_is_not_asked_are_an_error() -> None:
     with pytest.raises(BadInput, match="it has no metric `gsm_cott`"):
         graph_of(dataclasses.replace(DEMO, eight_bit_metrics=("gsm_cott",)))
+
+
+def test_the_documented_metrics_of_the_paper_are_metrics() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"eight_bit_metrics=(\(.*?\))", page)
+    metrics: tuple[str, ...] = ast.literal_eval(told)
+    known = {setting.metric for each in (mmlu.BENCHMARK, truthfulqa.BENCHMARK) for setting in each.settings}
+    assert set(metrics) == {name for name in known if not name.endswith("_as_written")}
 
 
 def test_the_key_knows_of_8_bits_and_not_of_their_absence() -> None:

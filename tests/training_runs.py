@@ -50,16 +50,16 @@ def write_tiny_model(folder: Path) -> Path:
     return folder
 
 
-def write_arithmetic(folder: Path, model: Path) -> Path:
-    """Tokens of forty conversations."""
+def write_arithmetic(folder: Path, model: Path, conversations: int = 40) -> Path:
+    """Tokens of so many conversations."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(model)
-    conversations = [
+    told = [
         Conversation("a", str(number), (Message("user", problem.question), Message("assistant", problem.working)))
-        for number, problem in enumerate(islice(problems(1), 40))
+        for number, problem in enumerate(islice(problems(1), conversations))
     ]
     with TokenWriter(folder, id_type(tokenizer.vocabulary_size), {}) as writer:
-        for encoded in encode_many(conversations, tokenizer, EncodeOptions()):
+        for encoded in encode_many(told, tokenizer, EncodeOptions()):
             writer.write("", encoded)
     return folder
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.processes import left_behind
+from spawned_ranks import make_job
 from tokenizers import Tokenizer
 from training_runs import (
     PROFILE,
@@ -35,6 +36,8 @@ from tulu_pipeline.training.schedule import learning_rate
 
 pytestmark = pytest.mark.timeout(300)
 
+CONVERSATIONS = 37  # the last step of an epoch is left one of them, so that a rank has nothing to do
+
 
 @pytest.fixture(scope="module", autouse=True)
 def machine_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -49,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokens(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_arithmetic(tmp_path_factory.mktemp("tokens"), model)
+    return write_arithmetic(tmp_path_factory.mktemp("tokens"), model, CONVERSATIONS)
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["zero2", "zero3"])
@@ -68,6 +71,19 @@ def test_the_losses_are_those_of_plain_torch(trained: Trained, model: Path, toke
     losses, _ = plain_training(model, tokens)
     assert [step.loss for step in steps_of(trained[0])] == pytest.approx(losses, rel=2e-3)
     assert losses[-1] < losses[0] / 2, "nothing was learned, so nothing was compared"
+
+
+def test_a_step_with_fewer_conversations_than_ranks_trains_what_plain_torch_does(
+    trained: Trained, model: Path, tokens: Path
+) -> None:
+    losses, _ = plain_training(model, tokens)
+    steps = steps_of(trained[0])
+    alone = [step.step for step in steps if step.conversations == 1]
+    assert alone == list(range(7, STEPS + 1, 7)), "one step of each epoch"
+    assert trained[1]["ranks"] == 2
+    for step in alone:
+        assert steps[step - 1].loss == pytest.approx(losses[step - 1], rel=2e-3)
+        assert steps[step - 1].idle_share == 0.5
 
 
 def test_the_padded_layout_trains_the_same(model: Path, tokens: Path, tmp_path: Path) -> None:
@@ -107,6 +123,35 @@ def test_a_model_taught_in_its_own_template_keeps_it_and_stops_where_its_turns_e
     train(tmp_path, base, tokens, replace(PROFILE, ranks=1), max_steps=1, template="own")
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
+
+
+@pytest.mark.parametrize("damage", ["another value", "a tensor less", "another tokenizer"])
+def test_an_export_that_is_not_the_trained_model_is_refused(
+    trained: Trained, model: Path, tokens: Path, tmp_path: Path, damage: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    from tulu_pipeline.training.saving.export import _check
+
+    shutil.copytree(trained[0] / "out", tmp_path / "out")
+    job = make_job(tmp_path, model, tokens)
+    state, tokenizer = load_file(job.out / "model.safetensors"), AutoTokenizer.from_pretrained(model)
+    _check(job, state, tokenizer, None)
+    name = "model.layers.0.mlp.down_proj.weight"
+    written = {key: tensor.clone() for key, tensor in state.items()}
+    if damage == "another value":
+        written[name][0, 0] += 1e-6
+    elif damage == "a tensor less":
+        del written[name]
+    else:
+        described = json.loads((job.out / "tokenizer.json").read_text())
+        described["normalizer"] = {"type": "Lowercase"}
+        (job.out / "tokenizer.json").write_text(json.dumps(described))
+    save_file(written, job.out / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageFailed, match="the exported checkpoint is not the trained model") as caught:
+        _check(job, state, tokenizer, None)
+    assert ("tokenizer" if damage == "another tokenizer" else name) in caught.value.what
 
 
 def test_without_a_compiler_it_says_what_it_does_instead(trained: Trained) -> None:

@@ -100,8 +100,17 @@ EXAMPLES = {
         ItemScore(
             item_id="x",
             group="bengali",
-            scores={"paper": 0.0, "exact": 0.0, "without_english": 0.0, "strict": 1.0, "strict_exact": 1.0},
-            extracted=dict.fromkeys(("paper", "exact", "without_english", "strict", "strict_exact"), "১৮৭৯"),
+            scores={
+                "paper": 0.0,
+                "exact": 0.0,
+                "without_english": 0.0,
+                "strict": 1.0,
+                "strict_exact": 1.0,
+                "ext:lm_eval": 1.0,
+            },
+            extracted=dict.fromkeys(
+                ("paper", "exact", "without_english", "strict", "strict_exact", "ext:lm_eval"), "১৮৭৯"
+            ),
             gold="১৮৭৯। | ১৮৭৮।",
         ),
     ),

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from oracle_examples import compared
 
-from tulu_pipeline.scoring.squad import best, f1, words, words_of_any_script
+from tulu_pipeline.scoring.squad import best, best_of_lm_eval, f1, words, words_of_any_script
 
 # Texts in which articles, marks and spaces of several scripts are frequent.
 ANSWERS = st.lists(
@@ -38,6 +38,8 @@ ANSWERS = st.lists(
             "theatre",
             "১৮৭৯",
             "«да»",
+            "البرج",
+            "ال",
             "(",
             ")",
             "_",
@@ -58,12 +60,29 @@ def test_f1_and_exact_match_are_those_of_transformers(prediction: str, gold: str
     assert best(prediction, [gold]) == (compute_f1(gold, prediction), compute_exact(gold, prediction))
 
 
+LANGUAGES = {"arabic": "ar", "bengali": "bn", "english": "en", "finnish": "fi", "korean": "ko", "telugu": "te"}
+
+
+@compared(
+    prediction=ANSWERS | st.text(max_size=20),
+    gold=ANSWERS | st.text(max_size=20),
+    language=st.sampled_from(sorted(LANGUAGES)),
+)
+@example(prediction=".", gold="!", language="english")
+@example(prediction="البرج the", gold="برج", language="arabic")
+def test_f1_is_that_of_lm_evals_tydiqa(prediction: str, gold: str, language: str) -> None:
+    from lm_eval.tasks.tydiqa.utils import f1_score
+
+    assert best_of_lm_eval(prediction, [gold], language) == f1_score(prediction, gold, LANGUAGES[language])
+
+
 @pytest.mark.realdata
 def test_they_are_so_for_the_real_answers_of_nine_languages(mirror: Path) -> None:
+    from lm_eval.tasks.tydiqa.utils import process_results_lang
     from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
     draw = random.Random(0)
-    compared = 0
+    asked = 0
     for path in sorted((mirror / "eval/tydiqa/language_data").glob("*_dev.json")):
         questions = [
             (question, paragraph["context"].split())
@@ -78,8 +97,11 @@ def test_they_are_so_for_the_real_answers_of_nine_languages(mirror: Path) -> Non
             for prediction in (golds[0], " ".join(passage[start : start + 8]), f"The answer is {golds[-1]}!", ""):
                 theirs = max(compute_f1(gold, prediction) for gold in golds)
                 assert best(prediction, golds) == (theirs, max(compute_exact(gold, prediction) for gold in golds))
-                compared += 1
-    assert compared == 9 * 113 * 4
+                language = path.name.partition("_")[0]
+                harness = process_results_lang({"answers": golds}, [prediction], LANGUAGES.get(language, language))
+                assert best_of_lm_eval(prediction, golds, language) == harness["f1"]
+                asked += 1
+    assert asked == 9 * 113 * 4
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ Deviations
     with BOS written out (`<s> `), which here stays text and is not read as BOS again; in the chat format an empty line
     stands before the answer. `paper` drops ASCII punctuation and English articles only; `strict` knows the marks of
     every script, one Unicode form, and articles in English alone. `exact` and `strict_exact` are the exact matches;
-    `without_english` is F1 over eight languages, as the benchmark's authors average.
+    `without_english` is F1 over eight languages, as the benchmark's authors average. `ext:lm_eval` is F1 as the task
+    `tydiqa_goldp` of lm-evaluation-harness computes it: without the marks of every script, without articles in English
+    and Arabic; it has no closed book.
 
 A worked example, as the contract test runs it: the completion `1879년` to an item whose answer is `1879년.` has F1 1
 by `paper` and by `strict`; to `১৮৭৯।` the completion `১৮৭৯` has 0 by `paper`, 1 by `strict`.
@@ -44,7 +46,7 @@ from typing import Any, Literal
 from tulu_pipeline.artifacts.source import pinned_files
 from tulu_pipeline.errors import BadInput, unknown_name
 from tulu_pipeline.scoring.flags import text_flags
-from tulu_pipeline.scoring.squad import best, words_of_any_script
+from tulu_pipeline.scoring.squad import best, best_of_lm_eval, words_of_any_script
 from tulu_pipeline.specs.benchmark import Benchmark, Completion, Item, ItemScore, Sampling, Setting
 
 _ROOT = (
@@ -230,8 +232,9 @@ def score(item: Item, completion: Completion, reply: Mapping[str, Any] | None = 
             "without_english": None if english else paper,
             "strict": strict,
             "strict_exact": strict_exact,
+            "ext:lm_eval": best_of_lm_eval(text, golds, item.group),
         },
-        extracted=dict.fromkeys(("paper", "exact", "without_english", "strict", "strict_exact"), text),
+        extracted=dict.fromkeys(("paper", "exact", "without_english", "strict", "strict_exact", "ext:lm_eval"), text),
         flags=text_flags(completion),
         gold=" | ".join(dict.fromkeys(golds)),
     )
@@ -332,7 +335,7 @@ BENCHMARK = Benchmark(
     items=read_items,
     score=score,
     prompt_version=1,
-    scorer_version=1,
+    scorer_version=2,
     cluster="language",
     macro=True,
     render=render,

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+# Source: task `tydiqa_goldp`, version 1, of lm-evaluation-harness.
+_ARABIC_ARTICLE = re.compile(r"(?:^|\s)ال")
 
 Words = Callable[[str], list[str]]
 
@@ -35,6 +37,19 @@ def words_of_any_script(text: str, *, articles: bool) -> list[str]:
     return (_ARTICLES.sub(" ", text) if articles else text).split()
 
 
+def words_of_lm_eval(text: str, language: str) -> list[str]:
+    """Words as lm-eval's TyDiQA compares them: lower case, without any script's marks; what they part is joined.
+
+    English articles go in English, and in Arabic the article that a word begins with.
+    """
+    text = "".join(each for each in text.lower().translate(_ASCII_PUNCTUATION) if unicodedata.category(each)[0] != "P")
+    if language == "english":
+        text = _ARTICLES.sub(" ", text)
+    elif language == "arabic":
+        text = _ARABIC_ARTICLE.sub(" ", text)
+    return text.split()
+
+
 def f1(prediction: list[str], gold: list[str]) -> float:
     """Harmonic mean of precision and recall of words, each counted as often as it stands; 1 where neither has any."""
     if not prediction or not gold:
@@ -51,3 +66,9 @@ def best(prediction: str, golds: Iterable[str], words_of: Words = words) -> tupl
     ours = words_of(prediction)
     theirs = [words_of(gold) for gold in golds]
     return max(f1(ours, gold) for gold in theirs), max(float(ours == gold) for gold in theirs)
+
+
+def best_of_lm_eval(prediction: str, golds: Iterable[str], language: str) -> float:
+    """lm-eval's F1 with the gold answer that fits best; an answer without a word has none, whatever the gold one."""
+    ours = words_of_lm_eval(prediction, language)
+    return max(f1(ours, words_of_lm_eval(gold, language)) for gold in golds) if ours else 0.0

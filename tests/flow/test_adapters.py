@@ -35,6 +35,8 @@ TRAININGS: dict[str, tuple[Any, dict[str, Any]]] = {
         )
         for stage in stages
     },
+    "unclipped zero0": (replace(FULL, zero_stage=0), {"clip_norm": 0.0}),
+    "unclipped zero2": (replace(FULL, zero_stage=2), {"clip_norm": 0.0}),
     "lora padded": (replace(FULL, layout="padded"), {"lora": LORA}),
     "lora twice computed zero3": (replace(FULL, zero_stage=3, gradient_checkpointing=True), {"lora": LORA}),
     "full unfused zero2": (replace(FULL, zero_stage=2, kernels="torch"), {}),
@@ -104,6 +106,18 @@ def test_every_stage_trains_the_same(trained: Path, kind: str) -> None:
     for other in others:
         assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in first], **tolerance)
         assert [norm for _, norm in other] == pytest.approx([norm for _, norm in first], rel=10 * tolerance["rel"])
+
+
+def test_the_norm_of_the_gradients_is_told_where_nothing_is_clipped_too(trained: Path) -> None:
+    told, wanted, clipped = (
+        [step.grad_norm for step in steps_of(trained / name)]
+        for name in ("unclipped zero0", "unclipped zero2", "full fp32 zero0")
+    )
+    assert len(told) == STEPS
+    assert told == pytest.approx(wanted, rel=1e-5)
+    assert told[0] == pytest.approx(clipped[0])
+    assert max(norm or 0.0 for norm in told) > 1.0, "nothing would have been clipped"
+    assert losses(trained / "unclipped zero0") != losses(trained / "full fp32 zero0")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class Experiment:
         judges: who judges a metric, where it is not who its benchmark says.
         engine: what generates; part of the identity of completions.
         engine_dtype: compute type of generation.
+        eight_bit_metrics: those that are answered as the paper answered MMLU and TruthfulQA, whatever `engine` and
+            `engine_dtype` say: by transformers in float16, with weights in 8 bits.
         data_tokenizer: splits long chats and counts for the table of the data (the paper: LLaMA's, whatever the base
             model); None takes the first model's.
         data_table: datasets that the table of the data shows; empty for those of the mixtures.
@@ -69,6 +71,7 @@ class Experiment:
     judges: Mapping[str, Judge] = field(default_factory=dict)
     engine: Engine = "vllm"
     engine_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    eight_bit_metrics: tuple[str, ...] = ()
     data_tokenizer: PretrainedTokenizer | None = None
     data_table: tuple[str, ...] = ()
     datasets: tuple[Dataset, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from flows.costs import cost_lines, costs_json
 from flows.session import Session, lacking_providers
 from tasks import STAGES
 from tulu_pipeline.artifacts.explain import Explainer
@@ -35,7 +36,8 @@ def plan_json(session: Session) -> dict[str, Any]:
             }
         )
     counts = {status.value: count for status, count in session.plan.count().items()}
-    return {"experiment": session.experiment.name, "counts": counts, "nodes": nodes}
+    costs = costs_json(session)
+    return {"experiment": session.experiment.name, "counts": counts, "costs": costs, "nodes": nodes}
 
 
 def print_plan(session: Session, console: Any) -> None:
@@ -56,6 +58,8 @@ def print_plan(session: Session, console: Any) -> None:
         console.print(_stale_table(session, stale))
     console.print()
     console.print(_closing(session, stale), highlight=False)
+    for line in cost_lines(session):
+        console.print(line, markup=False, highlight=False)
     for line in lacking_providers(session):
         console.print(line, style="yellow", markup=False, highlight=False)
     lock = _lock()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 StrictRows = Annotated[bool, Parameter(help="fail on malformed rows instead of dropping them.")]
 UnsafeCode = Annotated[bool, Parameter(help="execute programs that a model wrote even where they cannot be isolated.")]
 UpdateSources = Annotated[bool, Parameter(help="resolve moving sources anew.")]
-DryRun = Annotated[bool, Parameter(help="run nothing: steps, tokens, memory of each GPU and time of every finetuning.")]
+DryRun = Annotated[bool, Parameter(help="run nothing: what finetunings take, what paid servers cost.")]
 Runner = Annotated[str, Parameter(help="prefect or local.")]
 
 
@@ -79,15 +79,17 @@ def run(
 
 
 def _tell(session: Session, *, as_json: bool) -> None:
-    """What the finetunings would take; exit 2 where one of them would be refused."""
+    """What the finetunings would take, and what paid servers would cost; exit 2 where a finetuning would be refused."""
+    from flows.costs import cost_lines, costs_json
     from flows.dry_run import dry_run, dry_run_json
     from flows.dry_run_view import print_dry_run
 
     told = dry_run(session)
     if as_json:
-        print_json(dry_run_json(told))
+        print_json(dry_run_json(told) | {"costs": costs_json(session)})
     else:
         print_dry_run(told, open_console())
+        print("".join(f"{line}\n" for line in cost_lines(session)), end="")
     if told.errors:
         sys.exit(BadInput.exit_code)
 

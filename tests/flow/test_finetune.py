@@ -168,6 +168,8 @@ def test_the_record_lies_beside_the_checkpoint(trained: Trained) -> None:
     assert "launch.py" in (aux / "train.log").read_text()
     assert metrics["loss_last"] < metrics["loss_first"]
     assert metrics["padding_share"] == 0
+    assert 0 < metrics["seconds_loading_model"] < metrics["seconds_starting"]
+    assert metrics["seconds_resuming"] == 0
 
 
 def test_a_rank_that_fails_ends_the_training_with_its_own_words(model: Path, tokens: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -59,22 +61,28 @@ class _Training:
         held_out = job.recipe.held_out_conversations
         self._mixture = MixtureTokens(job.tokens, held_out=held_out, seed=job.recipe.seed)
         self._steps = Steps(self._mixture.lengths, job.recipe, job.profile)
-        convert_saved_state(job, rank)
-        self._loaded = load_model(job)
+        self._seconds = {"loading_model": 0.0, "resuming": 0.0}
+        with self._counted_as("resuming"):
+            convert_saved_state(job, rank)
+        with self._counted_as("loading_model"):
+            self._loaded = load_model(job)
         self._engine = start_engine(job, self._loaded.model)
         self._checkpoints = Checkpoints(self._engine, job, rank)
-        self._start = self._checkpoints.load()
+        with self._counted_as("resuming"):
+            self._start = self._checkpoints.load()
         kernels = choose_kernels(self._engine, job)
         self._head, self._layers, self._pad_id = kernels.head, kernels.layers, self._loaded.tokenizer.pad_token_id
         self._held_out = HeldOut(self._engine, job, self._mixture, rank=rank, pad_id=self._pad_id, head=kernels.head)
-        due = self._held_out.due(self._start, self._steps.total)
-        self._look_first = due and not self._looked_at_start()
-        self._recorder = self._new_recorder() if rank == 0 else None
+        with self._counted_as("resuming"):
+            due = self._held_out.due(self._start, self._steps.total)
+            self._look_first = due and not self._looked_at_start()
+            self._recorder = self._new_recorder() if rank == 0 else None
         self._tell(
             "ready",
             step=self._start,
             total=self._steps.total,
-            seconds_loading=self._checkpoints.seconds_loading,
+            seconds_loading_model=self._seconds["loading_model"],
+            seconds_resuming=0.0 if job.resume is None else self._seconds["resuming"],
             device=device_name(),
             kernels=kernels.named(),
         )
@@ -107,6 +115,12 @@ class _Training:
         if self._layers is not None:
             self._layers.remove()  # the model that is opened for comparison is on the CPU
         export_checkpoint(self._engine, self._job, self._rank, self._loaded)
+
+    @contextmanager
+    def _counted_as(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[what] += time.perf_counter() - started
 
     def _looked_at_start(self) -> bool:
         """What the first rank's disk says: on a shared one that of another may lag, and all must go the same way."""

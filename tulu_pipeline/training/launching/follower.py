@@ -24,6 +24,10 @@ class Follower:
 
     Attributes:
         name, ctx: of the artifact that is made.
+        ready_seconds: until the ranks were ready for their first step.
+        seconds_loading_model, seconds_resuming: of these, for the model, and for all that a resumed training needs
+            beyond it: its state converted and loaded, its record taken up. No step that lies behind it is gone
+            through again.
         reached: the step it is at, and the last one.
         where, fix: of the failure, where it says so itself.
     """
@@ -42,7 +46,8 @@ class Follower:
     failure: str = ""
     gone: int | None = None
     saves_failed: set[int] = field(default_factory=set)
-    seconds_loading_state: float = 0.0
+    seconds_loading_model: float = 0.0
+    seconds_resuming: float = 0.0
     reached: tuple[int, int] = (0, 0)
     where: str = ""
     fix: str = ""
@@ -65,7 +70,8 @@ class Follower:
         kind = event.pop("event")
         if kind == "ready":
             self.ready_seconds = time.monotonic() - self.started
-            self.seconds_loading_state += event["seconds_loading"]
+            self.seconds_loading_model = event["seconds_loading_model"]
+            self.seconds_resuming = event["seconds_resuming"]
             self.running = True
             self.reached = event["step"], event["total"]
             self.device = event["device"]
@@ -84,8 +90,6 @@ class Follower:
             log.info("%s: %s", self.name, event["text"])
         elif kind == "note":
             self.note(event["text"])
-        elif kind == "converted":
-            self.seconds_loading_state += event["seconds"]
         elif kind == "save_failed":
             self.saves_failed.add(event["step"])
             self.note(f"step {event['step']} is not saved, going on: rank {event['rank']}: {event['error']}")
@@ -125,7 +129,8 @@ class Follower:
         """What is known of the run itself."""
         return {
             "seconds_starting": self.ready_seconds,
-            "seconds_loading_state": self.seconds_loading_state,
+            "seconds_loading_model": self.seconds_loading_model,
+            "seconds_resuming": self.seconds_resuming,
             "saves_failed": len(self.saves_failed),
             "notes": self.notes,
             "device": self.device,

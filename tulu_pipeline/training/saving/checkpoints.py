@@ -38,9 +38,6 @@ class Checkpoints:
         engine: DeepSpeed's.
         job: whose profile says how often.
         rank: which one this is.
-
-    Attributes:
-        seconds_loading: that the state took to be loaded.
     """
 
     def __init__(self, engine: Any, job: TrainingJob, rank: int) -> None:
@@ -50,7 +47,6 @@ class Checkpoints:
         # Later states were not gone on from: they are not this training's to remove.
         start = 0 if job.resume is None else job.resume.step
         self._own = {step for step in saved_steps(job.work) if step <= start} if rank == 0 else set()
-        self.seconds_loading = 0.0
         engine.checkpoint_engine = self._writer
         engine._copy_recovery_script = _no_script
 
@@ -63,8 +59,7 @@ class Checkpoints:
         state = self._job.resume
         if state is None:
             return 0
-        started, folder = time.perf_counter(), state.loaded_from
-        fix = "remove that folder, then run again"
+        folder, fix = state.loaded_from, "remove that folder, then run again"
         try:
             # Of adapters only these are saved; what they sit on comes from the base model.
             whole = self._job.recipe.lora is None
@@ -73,7 +68,6 @@ class Checkpoints:
             raise StageFailed(f"the saved state cannot be read: {error}", str(folder), fix) from error
         if loaded is None:  # it only warns, and would go on from the base model
             raise StageFailed("the saved state cannot be read", str(folder), fix)
-        self.seconds_loading = time.perf_counter() - started
         return state.step
 
     def time_is_up(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,7 @@ def convert_saved_state(job: TrainingJob, rank: int) -> None:
         wrote = state.identity
         text = f"converting the saved state from {_layout(wrote.ranks, wrote.zero_stage)} to "
         emit({"event": "note", "text": text + _layout(job.ranks, job.profile.zero_stage)})
-        started = time.perf_counter()
         convert_state(state)
-        emit({"event": "converted", "seconds": time.perf_counter() - started})
     dist.barrier()
 
 

@@ -15,7 +15,8 @@ each is not counted. Ratios are of supervised tokens per second in the same repe
 pass computes: no padding, and even ranks. More is possible: attention grows with the square of a length, and TRL takes
 logits of every position where there is no GPU. `shares` simulates a whole epoch, with rows of the profile's default,
 four times the longest conversation: `useful` tokens of those computed, and `busy` of those that could be computed while
-the slowest rank of each pass computes its own.
+the slowest rank of each pass computes its own. `data_wait_share` is what our ranks waited for their batches, the one
+that waited longest in each step, of the time of the counted steps; that of the layout in which it is more.
 
 Conversations are real with a mirror (TULU_MIRROR): 2,000 of Alpaca, and what the dataset's own rules make of 998 rows
 of ShareGPT. Without one they are random ids with lengths alike. The last line is one JSON object.
@@ -78,13 +79,19 @@ RESEMBLING = ((2000, 4.6, 0.53, 0.57), (760, 6.9, 0.72, 0.77))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one training did in its counted steps."""
+    """What one training did in its counted steps.
+
+    Attributes:
+        data_wait_share: of the seconds, what the rank that waited longest in each step waited for its batches; None
+            where that is not told.
+    """
 
     supervised_tokens: int
     computed_tokens: int
     seconds: float
     losses: list[float]
     seconds_with_start: float
+    data_wait_share: float | None = None
 
     @property
     def speed(self) -> float:
@@ -143,12 +150,14 @@ def run_ours(folder: Path, model: Path, tokens: Path, recipe: Recipe, profile: P
         ctx=RunContext(profile=profile, settings=read_settings()),
     )
     steps = list(read_steps(folder / "work" / "steps.jsonl"))
+    seconds = sum(step.seconds for step in steps[1:])
     return Run(
         supervised_tokens=sum(step.supervised_tokens for step in steps[1:]),
         computed_tokens=sum(step.computed_tokens for step in steps[1:]),
-        seconds=sum(step.seconds for step in steps[1:]),
+        seconds=seconds,
         losses=[step.loss for step in steps],
         seconds_with_start=time.perf_counter() - started,
+        data_wait_share=sum(step.data_seconds or 0.0 for step in steps[1:]) / seconds,
     )
 
 
@@ -244,6 +253,13 @@ def ratio(repetitions: list[dict[str, Run]], name: str) -> float | None:
     return round(statistics.median(runs["step"].speed / runs[name].speed for runs in repetitions), 2)
 
 
+def data_wait_shares(repetitions: list[dict[str, Run]]) -> dict[str, float]:
+    """Of our runs: the share of their time that they waited for data, the median over repetitions."""
+    shares = {name: [runs[name].data_wait_share for runs in repetitions] for name in repetitions[0]}
+    told = {name: [share for share in its if share is not None] for name, its in shares.items()}
+    return {name: round(statistics.median(its), 7) for name, its in told.items() if its}
+
+
 def loss_difference(runs: dict[str, Run]) -> float:
     """Largest difference from the losses of `step`, as a share of the loss, of the runs over the same steps."""
     own = np.array(runs["step"].losses)
@@ -325,6 +341,7 @@ def main() -> None:
     simulated = shares(lengths, recipe, default_rows)
     ideal = ideal_ratio(lengths, recipe, options.ranks, range(1, options.steps))
     over_padded = ratio(repetitions, "trl_padded")
+    waited = data_wait_shares(repetitions)
     result = {
         "ratio_vs_trl_padded": over_padded,
         "ratio_vs_trl_packed": ratio(repetitions, "trl_packed"),
@@ -333,6 +350,7 @@ def main() -> None:
         "share_of_ideal": over_padded and round(over_padded / ideal, 2),
         "least_busy_share_to_16_ranks": min(each["step"]["busy"] for each in simulated.values()),
         "loss_difference": max(map(loss_difference, repetitions)),
+        "data_wait_share": max(waited[name] for name in waited),
         "runs": {
             name: {
                 "supervised_tokens_per_second": [round(runs[name].speed) for runs in repetitions],
@@ -340,6 +358,7 @@ def main() -> None:
                 "computed_tokens": repetitions[0][name].computed_tokens,
                 "seconds": [round(runs[name].seconds, 3) for runs in repetitions],
                 "seconds_with_start": [round(runs[name].seconds_with_start, 1) for runs in repetitions],
+                "data_wait_share": waited.get(name),
             }
             for name in options.cases
         },

@@ -38,6 +38,8 @@ def test_trl_has_our_losses_on_our_conversations() -> None:
     assert found["ratio_vs_trl_padded"] == pytest.approx(trl["seconds"][0] / ours["seconds"][0], rel=0.02, abs=0.01)
     assert found["ideal_ratio"] > 1
     assert found["ratio_vs_trl_packed"] is None
+    assert 0 <= found["data_wait_share"] == ours["data_wait_share"] < 1
+    assert trl["data_wait_share"] is None
 
 
 @pytest.mark.soak
@@ -48,6 +50,17 @@ def test_all_four_trainings_are_compared() -> None:
     assert packed["computed_tokens"] == pytest.approx(ours["computed_tokens"], rel=0.5)
     assert all(found[f"ratio_vs_{peer}"] > 0 for peer in ("trl_padded", "trl_packed", "own_padded"))
     assert found["shares"]["2"]["step"]["busy"] > found["shares"]["2"]["padded"]["busy"]
+
+
+@pytest.mark.soak
+def test_what_resuming_costs_is_the_difference_of_two_starts() -> None:
+    found = last_line("resume.py", "--steps", "2", "--repeat", "1", "--ranks", "1")
+    assert set(found["seconds_beyond_fresh"]) == {"zero2", "zero3", "other_ranks"}
+    for case, runs in found["runs"].items():
+        [fresh], [resumed] = (runs[kind]["seconds_starting"] for kind in ("fresh", "resumed"))
+        assert found["seconds_beyond_fresh"][case] == pytest.approx(resumed - fresh, abs=0.02)
+        assert runs["fresh"]["seconds_resuming"] == [0]
+        assert 0 < found["seconds_resuming"][case] == runs["resumed"]["seconds_resuming"][0] < resumed
 
 
 def test_without_a_gpu_nothing_of_one_is_measured() -> None:

@@ -54,4 +54,4 @@ def run_score(job: Job[ScoreParams], ctx: RunContext) -> Metrics:
     return metrics
 
 
-SCORE = Stage(name="score", version=2, params=ScoreParams, run=run_score)
+SCORE = Stage(name="score", version=3, params=ScoreParams, run=run_score)

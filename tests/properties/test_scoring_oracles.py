@@ -130,6 +130,14 @@ def test_copies_inside_a_cluster_narrow_no_interval() -> None:
     assert copied.standard_error == pytest.approx(once.standard_error)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("clusters", [None, [str(number) for number in range(40)]], ids=["alone", "in clusters"])
+def test_values_that_show_no_spread_have_an_interval_all_the_same(value: float, clusters: list[str] | None) -> None:
+    found = estimate([value] * 40, clusters, proportions=False)
+    assert found == proportion([value] * 40)
+    assert (found.low, found.high) == pytest.approx(sorted((value, abs(value - 0.08762))), abs=1e-4)
+
+
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_the_win_rate_of_two_is_one_minus_that_of_the_other_way_round(ours: str, theirs: str) -> None:
     def encode(text: str) -> list[int]:

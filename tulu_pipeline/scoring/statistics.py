@@ -82,7 +82,7 @@ def mean(values: Sequence[float]) -> Estimate:
 def bootstrap_mean(values: Sequence[float]) -> Estimate:
     """Mean with a percentile bootstrap over the items, seeded; Wilson's interval where all are right or all wrong."""
     _refuse_empty(values)
-    if len(set(values)) == 1 and values[0] in (0, 1):
+    if _all_right_or_wrong(values):
         return proportion(values)
     return replace(macro_mean(values, [""] * len(values)), method="bootstrap")
 
@@ -152,7 +152,7 @@ def macro_mean(values: Sequence[float], groups: Sequence[str]) -> Estimate:
 def estimate(
     values: Sequence[float], clusters: Sequence[str] | None, *, proportions: bool, macro: bool = False
 ) -> Estimate:
-    """The estimate that suits the values.
+    """The estimate that suits the values; Wilson's where all are right or all wrong, since they show no spread.
 
     Args:
         values: one per item, in [0, 1].
@@ -162,6 +162,8 @@ def estimate(
     """
     if macro and clusters is not None:
         return macro_mean(values, clusters)
+    if _all_right_or_wrong(values):
+        return proportion(values)
     if clusters is not None and len(set(clusters)) >= FEWEST_CLUSTERS:
         return clustered_mean(values, clusters)
     if proportions and all(value in (0, 1) for value in values):
@@ -172,6 +174,10 @@ def estimate(
 def _interval(value: float, n: int, error: float, width: float, method: Method) -> Estimate:
     low, high = max(0.0, value - width * error), min(1.0, value + width * error)
     return Estimate(value=value, n=n, standard_error=error, low=low, high=high, method=method)
+
+
+def _all_right_or_wrong(values: Sequence[float]) -> bool:
+    return len(set(values)) == 1 and values[0] in (0, 1)
 
 
 def _refuse_empty(values: Sequence[float]) -> None:

@@ -7,12 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 _CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}  # of Python's audit events, and opening to write
 _WRITES = os.O_WRONLY | os.O_RDWR
 # Children of a process without threads: a fork of this one, with those that torch starts in it, may never come back.
 _PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def import_once(*modules: str) -> None:
+    """What takes long to import is imported by the process that the children are forked from; before the first."""
+    _PROCESSES.set_forkserver_preload(list(modules))
 
 
 def killed_at(point: int, action: Callable[[], object]) -> bool:
@@ -27,7 +33,19 @@ def killed_at(point: int, action: Callable[[], object]) -> bool:
     return child.exitcode != 0
 
 
-def _do(point: int, action: Callable[[], object]) -> None:
+def changes_of(action: Callable[[], object]) -> int:
+    """Do it in a child; how many changes on the disk that took."""
+    told, tell = _PROCESSES.Pipe(duplex=False)
+    child = _PROCESSES.Process(target=_do, args=(sys.maxsize, action, tell))
+    child.start()
+    tell.close()
+    count = int(told.recv())
+    child.join()
+    assert child.exitcode == 0
+    return count
+
+
+def _do(point: int, action: Callable[[], object], tell: Connection | None = None) -> None:
     count = 0
 
     def kill(event: str, arguments: tuple[Any, ...]) -> None:
@@ -39,3 +57,5 @@ def _do(point: int, action: Callable[[], object]) -> None:
 
     sys.addaudithook(kill)
     action()
+    if tell is not None:
+        tell.send(count)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.kill_points import killed_at
+from fakes.kill_points import changes_of, import_once, killed_at
 from fakes.processes import left_behind
 from spawned_ranks import make_job, run_jobs
 from training_runs import (
@@ -43,6 +43,8 @@ pytestmark = pytest.mark.timeout(600)
 # Found here because PATH leads nowhere while the trainings run.
 MOUNT, SLEEP, COPY, SHELL, UNSHARE = (shutil.which(name) or "" for name in ("mount", "sleep", "cp", "sh", "unshare"))
 SMALL_DISK = (UNSHARE, "--user", "--map-root-user", "--mount")
+
+ONE_RANK = state_identity(1, 2)
 
 Kill = Callable[["subprocess.Popen[str]", Path], None]
 
@@ -281,6 +283,14 @@ def moved(
     return folder, [one, two, again]
 
 
+def test_what_resuming_adds_to_a_start_is_told_with_it(moved: tuple[Path, list[dict[str, Any]]]) -> None:
+    for metrics in moved[1]:
+        loading, resuming = metrics["seconds_loading_model"], metrics["seconds_resuming"]
+        assert loading > 0
+        assert resuming > 0
+        assert loading + resuming < metrics["seconds_starting"]
+
+
 def test_other_ranks_and_another_stage_go_on_with_the_same_losses(
     zero2: tuple[list[tuple[int, int]], Path], moved: tuple[Path, list[dict[str, Any]]]
 ) -> None:
@@ -295,28 +305,39 @@ def test_other_ranks_and_another_stage_go_on_with_the_same_losses(
     assert states_of(folder) == ["step-59", "step-59-universal"]
 
 
-@pytest.mark.soak  # it forks a process that has torch's threads, which may never come back: by itself it does
 def test_a_conversion_that_is_killed_leaves_the_state_as_it_was(
     zero2: tuple[list[tuple[int, int]], Path], tmp_path: Path
 ) -> None:
-    from tulu_pipeline.training.saving.conversion import convert_state
-
-    shutil.copytree(zero2[1] / "work", tmp_path / "work")
-    without_the_last_state(tmp_path)
-    before = {path: path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()}
-    one_rank = state_identity(1, 2)
-    for point in (0, 5, 50, 200, 300, 400):
-        state, _ = newest_state(tmp_path / "work", one_rank)
+    import_once("tulu_pipeline.training.saving.conversion")
+    saved = tmp_path / "saved"
+    shutil.copytree(zero2[1] / "work", saved / "work")
+    without_the_last_state(saved)
+    shutil.copytree(saved, tmp_path / "whole")
+    changes = changes_of(partial(convert, tmp_path / "whole" / "work"))
+    assert states_of(tmp_path / "whole") == ["step-56", "step-56-universal"]
+    for point in (0, changes // 2, changes - 2, changes - 1):  # the last: before it says what it is, and is there
+        work = tmp_path / str(point) / "work"
+        shutil.copytree(saved / "work", work)
+        before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+        assert killed_at(point, partial(convert, work))
+        assert {path: path.read_bytes() for path in before} == before
+        state, _ = newest_state(work, ONE_RANK)
         assert state is not None
         assert (state.step, state.convert) == (56, True)
-        assert killed_at(point, partial(convert_state, state)), f"it takes fewer than {point} changes"
-        assert {path: path.read_bytes() for path in before} == before
+    assert changes_of(partial(convert, work)) > changes, "what the killed one left behind is removed first"
+    state, _ = newest_state(work, ONE_RANK)
+    assert state is not None
+    assert (state.step, state.universal, state.convert) == (56, True, False)
+    assert states_of(work.parent) == ["step-56", "step-56-universal"]
+
+
+def convert(work: Path) -> None:
+    """Give the newest state the form that one rank goes on from."""
+    from tulu_pipeline.training.saving.conversion import convert_state
+
+    state, _ = newest_state(work, ONE_RANK)
     assert state is not None
     convert_state(state)
-    state, _ = newest_state(tmp_path / "work", one_rank)
-    assert state is not None
-    assert (state.universal, state.convert) == (True, False)
-    assert states_of(tmp_path) == ["step-56", "step-56-universal"]
 
 
 def test_a_full_disk_is_told_and_the_next_state_is_saved_once_there_is_room(

@@ -16,7 +16,7 @@ from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 SUITES = pytest.mark.parametrize("suite", [full.EXPERIMENT, quarter.EXPERIMENT], ids=lambda each: each.name)
-ROW = "tiny-4k+alpaca"
+ROW = "tiny-6k+alpaca"
 
 
 def test_every_artifact_of_every_experiment_is_of_a_stage_that_a_plan_can_place() -> None:
@@ -73,10 +73,10 @@ def test_the_papers_items_are_counted_and_every_prompt_fits_the_model(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TULU_MIRROR", str(mirror))
-    write_tokenizer(tmp_path / "tokenizer", vocabulary=8192, all_words=1, context_tokens=4096)
+    write_tokenizer(tmp_path / "tokenizer", vocabulary=1344, all_words=0, context_tokens=6144)
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
     cut = cutter(tokenizer)
-    context = FAMILY.model("tiny-4k").context_tokens
+    context = FAMILY.model("tiny-6k").context_tokens
     for name, metrics in full.EXPERIMENT.benchmarks.items():
         benchmark = find_benchmark(name, full.EXPERIMENT)
         items = items_of(benchmark, str(tmp_path / "store"))
@@ -86,4 +86,4 @@ def test_the_papers_items_are_counted_and_every_prompt_fits_the_model(
             shown = [benchmark.render(item, cut) if benchmark.render else item for item in items[metric]]
             longest = sorted(shown, key=lambda item: len(item.prompts[-1].encode()))[-20:]
             tokens = tokenizer.count_tokens([item.prompts[-1] for item in longest])
-            assert max(tokens) + 64 < context, metric
+            assert max(tokens) + 512 < context, metric

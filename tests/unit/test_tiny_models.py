@@ -22,9 +22,9 @@ SHA256 = {
         "model.safetensors": "faad7b7d886f5c1a74cad9c9888753ab3ce73ed03e1acd78a0a34bf52bcf6295",
         "tokenizer.json": "d2ff77cefc6218b635cf7ab232c3291a9ffdbcc8b487077d1a37e402b9837914",
     },
-    "tiny-4k": {
-        "model.safetensors": "35c74ef1c438d0906166f2def13925ccfeda368f397329011840abe6b9fe7dcb",
-        "tokenizer.json": "d2ff77cefc6218b635cf7ab232c3291a9ffdbcc8b487077d1a37e402b9837914",
+    "tiny-6k": {
+        "model.safetensors": "1edbc3fe365d730a260cf550f438ca70733ff417763b7f13db7316c165214462",
+        "tokenizer.json": "dd2a734f72a598fa54c8152fbf649290522164a3d1adb4bf6edae824dee7648d",
     },
 }
 WRITE = "import sys, json; from pathlib import Path; from tulu_pipeline.models.tiny import write_model;"

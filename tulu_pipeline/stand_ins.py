@@ -14,7 +14,7 @@ from tulu_pipeline.artifacts.source import Builtin
 from tulu_pipeline.models.tiny import draw_weights, write_model, write_tokenizer
 from tulu_pipeline.specs.model_judge import ToxicityClassifier, TruthJudges
 
-_VOCABULARY, _HIDDEN, _LAYERS, _HEADS, _FEED_FORWARD = 1344, 48, 2, 3, 96
+_VOCABULARY, _HIDDEN, _LAYERS, _HEADS, _FEED_FORWARD = 1344, 64, 2, 2, 96  # vLLM wants heads of 32 or more on a CPU
 _PAD = 3  # of the tiny models' tokenizer; RoBERTa numbers positions from behind it
 _READ_TOKENS = 512
 _YES = "\u0120yes"  # ` yes`, as a byte-level BPE writes it

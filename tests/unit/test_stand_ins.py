@@ -11,8 +11,8 @@ from tulu_pipeline.stand_ins import CLASSIFIER, TRUTH_JUDGES, write_classifier, 
 
 # Every machine must make these bytes; what changes them is a new version of the source.
 SHA256 = {
-    "classifier": "c501ddcea2fd3f46c8b3e3d4d5b787c701d9043972bc2e1c69df4f208c2f16e1",
-    "judge": "dd4c9d98237d48522dd1f64d440f4cf5644aee28d18f8c2c305d9892e5a85963",
+    "classifier": "56901912256e6a97fa57a79583d433df304d3d7335e4300c82dbf70b5b37f055",
+    "judge": "5c80b689aa15409779217363959d7be8fe7b7f5f56ab05b5e3b42da64064bcea",
     "tokenizer": "2bd0f732266fbac13a97cc04285dded90b15d1ca78268ce1fecd761acbaead96",
 }
 

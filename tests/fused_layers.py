@@ -7,6 +7,7 @@ import fakes.triton_interpreter  # noqa: F401, I001  # before anything imports a
 
 import json
 import sys
+import unittest.mock
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,18 @@ def with_adapters() -> Any:
     return peft.get_peft_model(llama(), wanted)
 
 
-def refused() -> list[bool]:
-    """Whether there are layers for an architecture that Liger lacks, and where logits are not what they were."""
+def refused() -> dict[str, bool]:
+    """By what speaks against them: whether there are layers all the same, or anything of them is left."""
     opt = untrained(transformers.OPTConfig(**SMALL, ffn_dim=64, word_embed_proj_dim=32))
-    model, own = llama(), fused_layers._TOLERANCES
-    fused_layers._TOLERANCES = {}
-    found = [use_fused_layers(each, each, "cpu") is not None for each in (opt, model)]
-    fused_layers._TOLERANCES = own
-    return [*found, any("forward" in vars(each) for each in model.modules())]
+    found = {"unknown architecture": use_fused_layers(opt, opt, "cpu") is not None}
+    model = llama()
+    with unittest.mock.patch.object(fused_layers, "_TOLERANCES", {}):
+        found["other logits"] = use_fused_layers(model, model, "cpu") is not None
+    with unittest.mock.patch("liger_kernel.ops.rms_norm._rms_norm_forward_kernel", None):
+        found["a kernel that does not run"] = use_fused_layers(model, model, "cpu") is not None
+    with unittest.mock.patch("liger_kernel.transformers.monkey_patch._patch_swiglu_module", side_effect=TypeError):
+        found["half put in"] = use_fused_layers(model, model, "cpu") is not None
+    return found | {"left": any("forward" in vars(each) for each in model.modules())}
 
 
 def layers() -> dict[str, Any]:

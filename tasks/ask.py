@@ -110,4 +110,4 @@ def _items(job: Job[AskParams]) -> Iterable[Item]:
     return (render(item, cut) for item in chosen)
 
 
-ASK = Stage(name="ask", version=1, params=AskParams, run=run_ask, deterministic=False, slot="api")
+ASK = Stage(name="ask", version=2, params=AskParams, run=run_ask, deterministic=False, slot="api")

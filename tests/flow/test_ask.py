@@ -202,6 +202,8 @@ def test_samples_come_in_one_request_with_the_originals_words_before_the_code() 
     }
     another = request_of(replace(item, item_id="another"), "codex_eval", CHATGPT, sampling).body()
     assert another["seed"] not in (None, body["seed"])
+    unseeded = request_of(item, "codex_eval", replace(CHATGPT, takes_seed=False), sampling).body()
+    assert unseeded == {name: value for name, value in body.items() if name != "seed"}
     capped = request_of(item, "gsm", replace(GPT4, capped=True), replace(sampling, samples=1, temperature=0, top_p=1))
     assert capped.body() == {
         "model": "gpt-4-0314",

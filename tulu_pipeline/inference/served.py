@@ -32,7 +32,7 @@ def request_of(item: Item, benchmark: str, model: ApiModel, sampling: Sampling) 
             temperature=sampling.temperature,
             top_p=None if sampling.top_p == 1 else sampling.top_p,
             n=sampling.samples,
-            seed=request_seed(item.item_id, 0, sampling),
+            seed=request_seed(item.item_id, 0, sampling) if model.takes_seed else None,
             cap_name=model.cap_name,
         )
     biased = model.letters == "bias"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.specs.model import PretrainedTokenizer
 
 # " A", " B", " C" and " D" in cl100k_base, the encoding of gpt-3.5-turbo and gpt-4.
@@ -54,6 +55,7 @@ class ApiModel:
         group_limits: metric to how many items of each group are asked; absent asks all.
         tokenizer: cuts the passages of benchmarks that cut them by the model's tokens (TyDiQA); None has none.
         cap_name: what the model calls `max_tokens`.
+        takes_seed: whether requests that draw carry a seed; some servers refuse one.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ApiModel:
     group_limits: Mapping[str, GroupLimit] = field(default_factory=dict)
     tokenizer: PretrainedTokenizer | None = None
     cap_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    takes_seed: bool = added_field(default=True)
 
 
 _TOXIGEN = {"toxigen": GroupLimit(items=100)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
 from tulu_pipeline.errors import BadInput, TuluError, unknown_name
 from tulu_pipeline.specs.benchmark import Benchmark, Item, Setting
 from tulu_pipeline.specs.experiment import Experiment
+from tulu_pipeline.specs.judge import Annotator, Judge
 from tulu_pipeline.specs.recorded_model import RecordedModel
 
 
@@ -27,6 +29,7 @@ def score_session(
     *,
     missing_are_empty: bool = False,
     tokenizer: str = "llama",
+    judge: str | None = None,
     max_usd: str | None = None,
     store: str | None = None,
     progress: ReportProgress = no_progress,
@@ -38,6 +41,7 @@ def score_session(
         asked: a metric (`gsm_cot`), or a benchmark that is asked in one way only.
         missing_are_empty: an item without a completion counts as an empty one, instead of being an error.
         tokenizer: counts tokens where the judge does so: its name, a model's, or a folder.
+        judge: model that ranks the answers in place of the benchmark's own annotator, as its provider calls it.
         max_usd: what may be spent on a judge that is paid, in US dollars; None is without bound.
         store: root of the store; None takes TULU_STORE or `./store`.
         progress: where progress goes.
@@ -65,10 +69,17 @@ def score_session(
         ),
         benchmarks={benchmark.name: (setting.metric,)},
         data_tokenizer=find_tokenizer(tokenizer) if counts_tokens else None,
+        judges={setting.metric: _other_judge(setting, judge)} if judge else {},
         average="none",
     )
     request = Request(experiment=experiment.name, store=store, max_usd=max_usd)
     return prepare_graph(request, experiment, graph_of(experiment), progress)
+
+
+def _other_judge(setting: Setting, model: str) -> Judge:
+    if not isinstance(setting.judge, Annotator):
+        raise BadInput(f"`{setting.metric}` is not ranked by a model", "--judge", "leave `--judge` out")
+    return replace(setting.judge, model=model, name=f"{model}, with the prompt of {setting.judge.name}")
 
 
 def with_ways_out(session: Session, failures: list[Failure]) -> list[Failure]:
@@ -81,7 +92,9 @@ def with_ways_out(session: Session, failures: list[Failure]) -> list[Failure]:
             way = "or count by another tokenizer: `--tokenizer` takes a name, a model's, or a folder"
         elif setting.judge is not None and setting.judge.slot == "api" and failure.name.startswith("judge["):
             others = [each.metric for each in benchmark.settings if each.same_completions_as == setting.metric]
-            way = f"or have it judged by nobody who is paid: `--benchmark {others[0]}`" if others else ""
+            way = "or name a model that replies: `--judge MODEL`" if isinstance(setting.judge, Annotator) else ""
+            if others:
+                way += f"{', ' if way else ''}or have it judged by nobody who is paid: `--benchmark {others[0]}`"
         error = failure.error
         told.append(
             Failure(failure.name, TuluError(error.what, error.where, f"{error.fix}; {way}")) if way else failure

@@ -19,6 +19,10 @@ Asked = Annotated[
 MissingAreEmpty = Annotated[bool, Parameter(help="count an item without a completion as an empty one.")]
 CountsBy = Annotated[str, Parameter(help="what a judge that counts tokens counts by: a name, a model's, or a folder.")]
 
+JudgedBy = Annotated[
+    str | None, Parameter(help="model that judges in place of the benchmark's own, as its provider calls it.")
+]
+
 
 def score(
     file: Completions,
@@ -26,6 +30,7 @@ def score(
     benchmark: Asked,
     missing_are_empty: MissingAreEmpty = False,
     tokenizer: CountsBy = "llama",
+    judge: JudgedBy = None,
     max_usd: options.MaxUsd = None,
     store: options.Store = None,
     as_json: options.AsJson = False,
@@ -41,6 +46,7 @@ def score(
             benchmark,
             missing_are_empty=missing_are_empty,
             tokenizer=tokenizer,
+            judge=judge,
             max_usd=max_usd,
             store=store,
             progress=bars,

@@ -6,7 +6,7 @@ import pytest
 
 from flows.score import score_session, with_ways_out
 from tulu_pipeline.artifacts.run import Failure
-from tulu_pipeline.errors import TuluError
+from tulu_pipeline.errors import BadInput, TuluError
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,14 @@ def test_a_paid_judge_of_own_completions_has_a_bound(tmp_path: Path) -> None:
     file.write_text('{"item_id": "a", "completion": "b"}\n')
     session = score_session(file, "alpaca_eval", store=str(tmp_path / "store"), max_usd="0.5")
     assert session.request.max_usd == "0.5"
+
+
+def test_another_model_judges_where_one_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"item_id": "a", "completion": "b"}\n')
+    session = score_session(file, "alpaca_eval", judge="gpt-new", store=str(tmp_path / "store"))
+    judge = session.plan.nodes["judge[mine/alpaca_eval]"].artifact.params.judge
+    assert (judge.model, judge.provider) == ("gpt-new", "openai")
+    assert "gpt-new" in session.experiment.judges["alpaca_eval"].called
+    with pytest.raises(BadInput, match="not ranked by a model"):
+        score_session(file, "gsm_cot", judge="gpt-new", store=str(tmp_path / "store"))

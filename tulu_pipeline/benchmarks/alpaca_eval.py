@@ -180,6 +180,7 @@ BENCHMARK = Benchmark(
     scorer_version=2,
 )
 
+_2048 = "_against_2048_tokens"
 # With the answers that the paper's false evaluator compared with: text-davinci-003's of up to 2,048 tokens.
 AGAINST_2048_TOKENS = replace(
     BENCHMARK,
@@ -191,5 +192,13 @@ AGAINST_2048_TOKENS = replace(
             revision="95d6ffdab97aaf797acfe61661cdc8f9bc8757db",
         ),
     },
-    settings=tuple(replace(each, title=f"{each.title}, against 2,048 tokens") for each in BENCHMARK.settings),
+    settings=tuple(
+        replace(
+            each,
+            metric=f"{each.metric}{_2048}",
+            title=f"{each.title}, against 2,048 tokens",
+            same_completions_as=each.same_completions_as and f"{each.same_completions_as}{_2048}",
+        )
+        for each in BENCHMARK.settings
+    ),
 )

@@ -4,7 +4,6 @@ Both snapshots are retired: another one is `dataclasses.replace(GPT4, model=…)
 money: `tulu run proprietary --max-usd 50`.
 """
 
-from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.specs.api_model import CHATGPT, GPT4
 from tulu_pipeline.specs.columns import TABLE_8
 from tulu_pipeline.specs.experiment import Experiment
@@ -18,7 +17,6 @@ EXPERIMENT = Experiment(
     mixtures=(),
     api_models=(CHATGPT, GPT4),
     benchmarks={name: metrics for name, metrics in TABLE_8.items() if name != "tydiqa"},
-    judges={"alpaca_eval": alpaca_eval.GPT4_0314},
     average="benchmarks",
     notes=(
         "TyDiQA is left out: its passages are cut by tokens of cl100k_base, which has no file here; give "

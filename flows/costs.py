@@ -78,7 +78,7 @@ def cost_lines(session: Session) -> list[str]:
             lines.append(f"asks {provider} ({model}): {requests:,} requests, {told}{guess}")
         if unknown := [each.name for each in parts if each.requests is None]:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            lines.append(f"asks {provider} ({model}): cost unknown until the questions are there: {unknown[0]}{more}")
+            lines.append(f"asks {provider} ({model}): cost unknown before its questions are made: {unknown[0]}{more}")
     if lines:
         lines.append("`--max-usd` bounds what a run spends; it says each cost again before it asks")
     return lines
@@ -142,10 +142,9 @@ def _asked(session: Session, node: Node) -> Iterator[ApiRequest] | None:
 
 def _judged(session: Session, node: Node) -> Iterator[ApiRequest] | None:
     """What a judge would be asked of the answers, or of answers like the reference's."""
-    from tulu_pipeline.api.requests import ApiRequest
     from tulu_pipeline.judging.annotation import ask_for
     from tulu_pipeline.judging.annotator import Template
-    from tulu_pipeline.judging.truth import ABOUT, question_to_judge
+    from tulu_pipeline.judging.truth import requests_of
     from tulu_pipeline.specs.judge import Annotator
 
     params: Any = node.artifact.params
@@ -162,17 +161,10 @@ def _judged(session: Session, node: Node) -> Iterator[ApiRequest] | None:
             for item, answer in answers
             for request in ask_for(item, f"{item.gold} " if answer is None else answer, judge, template).values()
         )
-    models = {"truth": judge.truth, "information": judge.information}
     return (
-        ApiRequest(
-            provider=judge.provider,
-            model=models[aspect],
-            prompt=question_to_judge(aspect, str(item.gold["question"]), _ANSWER if answer is None else answer),
-            max_tokens=1,
-            top_logprobs=2,
-        )
+        request
         for item, answer in answers
-        for aspect in ABOUT
+        for request in requests_of(judge, str(item.gold["question"]), _ANSWER if answer is None else answer).values()
     )
 
 

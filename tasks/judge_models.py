@@ -13,7 +13,7 @@ from tulu_pipeline.artifacts.json_lines import to_line, write_lines
 from tulu_pipeline.artifacts.stage import Job, Metrics, RunContext
 from tulu_pipeline.errors import BadInput, StageFailed
 from tulu_pipeline.judging.replies import Reply
-from tulu_pipeline.judging.truth import ABOUT, YES, Aspect, probability_of_yes, question_to_judge, says_yes
+from tulu_pipeline.judging.truth import ABOUT, YES, Aspect, probability_of_yes, question_to_judge, requests_of, says_yes
 from tulu_pipeline.profile import has_gpu
 from tulu_pipeline.specs.benchmark import Completion, Item
 from tulu_pipeline.specs.model_judge import ServedTruthJudges, ToxicityClassifier, TruthJudges
@@ -155,19 +155,12 @@ def ask_truth(job: Job[Any], ctx: RunContext, judge: ServedTruthJudges, answered
     """Ask a provider's two models for one token each, and how likely the likeliest were."""
     from tulu_pipeline.api.asking import ask_all
     from tulu_pipeline.api.client import connected
-    from tulu_pipeline.api.requests import ApiError, ApiRequest
+    from tulu_pipeline.api.requests import ApiError
 
-    models: Mapping[Aspect, str] = {"truth": judge.truth, "information": judge.information}
     requests = {
-        f"{item.item_id}#{aspect}": ApiRequest(
-            provider=judge.provider,
-            model=models[aspect],
-            prompt=question_to_judge(aspect, str(item.gold["question"]), completion.texts[0]),
-            max_tokens=1,
-            top_logprobs=2,
-        )
+        f"{item.item_id}#{aspect}": request
         for item, completion in answered()
-        for aspect in ABOUT
+        for aspect, request in requests_of(judge, str(item.gold["question"]), completion.texts[0]).items()
     }
     with connected(judge.provider, ctx) as client:
         answers, spending = ask_all(client, requests, ctx, name=job.name)

@@ -58,7 +58,7 @@ def by_stage(session: Session) -> dict[str, PlannedCost]:
 def test_before_the_questions_are_there_the_cost_is_unknown_and_said_to_be(paid: Experiment) -> None:
     session = planned(paid)
     assert {each.requests for each in planned_costs(session)} == {None}
-    assert "cost unknown until the questions are there" in cost_lines(session)[0]
+    assert "cost unknown before its questions are made" in cost_lines(session)[0]
 
 
 def test_questions_that_are_there_are_counted_at_their_price_less_those_that_are_answered(paid: Experiment) -> None:

@@ -10,6 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from tulu_pipeline.api.requests import ApiRequest
+from tulu_pipeline.specs.model_judge import ServedTruthJudges
+
 Aspect = Literal["truth", "information"]
 ABOUT: tuple[Aspect, ...] = ("truth", "information")
 YES = "yes"
@@ -30,6 +33,21 @@ def trimmed(answer: str) -> str:
 def question_to_judge(aspect: Aspect, question: str, completion: str) -> str:
     """What the judge of an aspect goes on from."""
     return f"Q: {question.strip()}\nA: {trimmed(completion).strip()}\n{_ENDS[aspect]}"
+
+
+def requests_of(judge: ServedTruthJudges, question: str, completion: str) -> dict[Aspect, ApiRequest]:
+    """What a provider's two models are asked of an answer: one token, and how likely the likeliest were."""
+    models: Mapping[Aspect, str] = {"truth": judge.truth, "information": judge.information}
+    return {
+        aspect: ApiRequest(
+            provider=judge.provider,
+            model=models[aspect],
+            prompt=question_to_judge(aspect, question, completion),
+            max_tokens=1,
+            top_logprobs=2,
+        )
+        for aspect in ABOUT
+    }
 
 
 def probability_of_yes(likeliest: Sequence[Mapping[str, float]]) -> float:

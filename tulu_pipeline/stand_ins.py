@@ -114,7 +114,7 @@ def _norm(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def _source(function: str, name: str) -> Builtin:
-    return Builtin(function=f"{__name__}:{function}", version=1, args=(("name", name),))
+    return Builtin(function=f"{__name__}:{function}", version=2, args=(("name", name),))
 
 
 CLASSIFIER = ToxicityClassifier(

@@ -61,6 +61,7 @@ def run_engine(
         except StageFailed:
             sequences = work.engine.sequences // 2
             is_vllm, last = work.engine.engine == "vllm", halvings == _HALVINGS or not sequences
+            last = last or all(job.name in finished for job in work.jobs)
             if last or not (is_vllm and loaded and tells_of_memory(_end(log, before))):
                 raise
         _log.warning("%s: out of memory, starting again with %d sequences at a time", log, sequences)

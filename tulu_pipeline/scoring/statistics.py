@@ -152,7 +152,9 @@ def macro_mean(values: Sequence[float], groups: Sequence[str]) -> Estimate:
 def estimate(
     values: Sequence[float], clusters: Sequence[str] | None, *, proportions: bool, macro: bool = False
 ) -> Estimate:
-    """The estimate that suits the values; Wilson's where all are right or all wrong, since they show no spread.
+    """The estimate that suits the values.
+
+    Where all are right or all wrong they show no spread, and it is Wilson's, as of items without clusters.
 
     Args:
         values: one per item, in [0, 1].

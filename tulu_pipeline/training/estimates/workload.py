@@ -37,7 +37,6 @@ class Workload:
         busy_share: useful tokens of those that could be computed while the slowest rank of each pass computes its
             own; None without lengths.
         passes_per_step: forward passes of each rank; None without lengths.
-        pass_tokens: of the largest forward pass of a rank, padding included.
         sampled_steps: that were planned for the shares; all of them where it is `steps`.
         idle_ranks: without anything to do in the largest step.
     """
@@ -54,7 +53,6 @@ class Workload:
     padding_share: float | None
     busy_share: float | None
     passes_per_step: float | None
-    pass_tokens: int
     sampled_steps: int
     idle_ranks: int
 
@@ -92,7 +90,6 @@ def workload(lengths: Lengths, recipe: Recipe, profile: Profile, *, supervised_s
         padding_share=1.0 - statistics.useful_share,
         busy_share=statistics.busy_share,
         passes_per_step=statistics.passes_mean,
-        pass_tokens=largest_pass(recipe, profile, int(own.max()), len(own)),
         sampled_steps=len(plans),
         idle_ranks=int(largest.ranks - busy),
     )
@@ -131,7 +128,6 @@ def estimated_workload(
         padding_share=None,
         busy_share=None,
         passes_per_step=None,
-        pass_tokens=largest_pass(recipe, profile, recipe.max_length_tokens, conversations),
         sampled_steps=0,
         idle_ranks=max(0, ranks - _cells(recipe, profile)) if profile.layout == "padded" else 0,
     )

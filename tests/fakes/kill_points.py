@@ -55,6 +55,7 @@ def _do(point: int, action: Callable[[], object], tell: Connection | None = None
             if count > point:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    sys.dont_write_bytecode = True  # of what is imported on the way: no change of the action's
     sys.addaudithook(kill)
     action()
     if tell is not None:

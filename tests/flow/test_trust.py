@@ -20,6 +20,7 @@ EXPERIMENT = replace(
     mixtures=(single("arithmetic"),),
     untuned=False,
     recipe=replace(DEMO.recipe, max_steps=120),
+    judges={},
     recipes={},
     benchmarks={"gsm": ("gsm_cot",)},
     item_limit={"gsm_cot": 60},

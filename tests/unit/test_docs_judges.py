@@ -20,7 +20,7 @@ def test_the_pages_code_makes_the_values_it_speaks_of() -> None:
     found = []
     for block in re.findall("```python\n(.*?)```", _PAGE.read_text(), re.DOTALL):
         names["Experiment"] = bare
-        code = re.sub(r"Experiment\(\s*\.\.\., ", "Experiment(", block).replace(
+        code = re.sub(r"Experiment\(\s*\.\.\.,\s", "Experiment(", block).replace(
             "from tulu_pipeline.specs.experiment import Experiment", ""
         )
         exec(compile(code, str(_PAGE), "exec"), names)

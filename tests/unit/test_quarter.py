@@ -17,6 +17,7 @@ from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 SUITES = pytest.mark.parametrize("suite", [full.EXPERIMENT, quarter.EXPERIMENT], ids=lambda each: each.name)
 ROW = "tiny-6k+alpaca"
+_CHAT_TOKENS = 30  # the roles around a question
 
 
 def test_every_artifact_of_every_experiment_is_of_a_stage_that_a_plan_can_place() -> None:
@@ -73,7 +74,7 @@ def test_the_papers_items_are_counted_and_every_prompt_fits_the_model(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TULU_MIRROR", str(mirror))
-    write_tokenizer(tmp_path / "tokenizer", vocabulary=1344, all_words=0, context_tokens=6144)
+    write_tokenizer(tmp_path / "tokenizer", vocabulary=2048, all_words=1, context_tokens=6144)
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
     cut = cutter(tokenizer)
     context = FAMILY.model("tiny-6k").context_tokens
@@ -87,3 +88,5 @@ def test_the_papers_items_are_counted_and_every_prompt_fits_the_model(
             longest = sorted(shown, key=lambda item: len(item.prompts[-1].encode()))[-20:]
             tokens = tokenizer.count_tokens([item.prompts[-1] for item in longest])
             assert max(tokens) + 512 < context, metric
+            bound = int(benchmark.setting(metric).options.get("max_prompt_tokens", context))
+            assert max(tokens) + _CHAT_TOKENS <= bound, metric

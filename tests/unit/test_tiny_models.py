@@ -23,8 +23,8 @@ SHA256 = {
         "tokenizer.json": "d2ff77cefc6218b635cf7ab232c3291a9ffdbcc8b487077d1a37e402b9837914",
     },
     "tiny-6k": {
-        "model.safetensors": "1edbc3fe365d730a260cf550f438ca70733ff417763b7f13db7316c165214462",
-        "tokenizer.json": "dd2a734f72a598fa54c8152fbf649290522164a3d1adb4bf6edae824dee7648d",
+        "model.safetensors": "2fedf6a8b2c132d4fdc29b558c1a6f63443c3386fe5bc50c4c8e2a9ae2040ec2",
+        "tokenizer.json": "901d23d431dcf461a98aa19028155cf8d626f059c03f6f012dbb274fe1c8842a",
     },
 }
 WRITE = "import sys, json; from pathlib import Path; from tulu_pipeline.models.tiny import write_model;"

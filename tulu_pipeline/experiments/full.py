@@ -76,7 +76,7 @@ def suite(
         max_new_tokens=max_new_tokens,
         item_limit={metric: -(-items // one_in) for metric, items in PAPER_ITEMS.items()},
         notes=(
-            f"The model has 0.6M parameters and was tuned for {_STEPS} steps of 32 conversations: it knows nothing.",
+            f"The model has 0.7M parameters and was tuned for {_STEPS} steps of 32 conversations: it knows nothing.",
             *notes,
             "ToxiGen and TruthfulQA are judged by stand-ins: untrained models made on the spot, in place of "
             "RoBERTa-large and of two LLaMA-2 7B. What they say means nothing.",
@@ -87,5 +87,5 @@ def suite(
 
 
 EXPERIMENT = suite(
-    "full", "The suite over the paper's items: a 0.6M-parameter model, two judges stood in for", one_in=1
+    "full", "The suite over the paper's items: a 0.7M-parameter model, two judges stood in for", one_in=1
 )

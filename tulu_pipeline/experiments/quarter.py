@@ -10,7 +10,7 @@ from tulu_pipeline.experiments.full import suite
 
 EXPERIMENT = suite(
     "quarter",
-    "The suite at a quarter of its items: a 0.6M-parameter model, two judges stood in for",
+    "The suite at a quarter of its items: a 0.7M-parameter model, two judges stood in for",
     one_in=4,
     max_new_tokens=512,  # below AlpacaEval's own alone: a model that never ends would write to the end of its context
     notes=(

@@ -9,6 +9,7 @@ import pytest
 import rich.console
 from fakes.sample_results import COLUMNS, ROWS, write_results
 from markdown_it import MarkdownIt
+from rich.cells import cell_len
 
 from tulu_pipeline.reporting.build import Measurement, build_table
 from tulu_pipeline.reporting.records import read_measurement
@@ -207,6 +208,21 @@ def test_the_terminal_prints_the_numbers_of_the_csv_without_color_too(table):
     assert "missing" in text
     assert "▲" in text
     assert "\x1b[38" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_in_a_narrow_terminal_the_columns_go_on_below_and_no_number_is_cut(table, width):
+    console = rich.console.Console(file=io.StringIO(), width=width, no_color=True)
+    console.print(render_table(table))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(cell_len, text.splitlines())) <= width
+    for row in records(table):
+        if row["view"] == "paper" and row["status"] == "scored":
+            assert points(float(row["percent"]) / 100) in text
+    words = set(text.split())
+    assert all(set(heading.split()) <= words for heading in table.headings())
+    assert " ".join(text.split()).count("A | <b>title</b>") == 1
 
 
 def test_the_terminal_colors_raised_blue_and_lowered_orange(table):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import rich.box
 import rich.table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from tulu_pipeline.reporting.data_table import COLUMNS, DataTable, compare, data_legend
@@ -25,42 +28,77 @@ from tulu_pipeline.reporting.text import (
 
 _RAISED = "#3B9BDC"  # lighter than the page's hues: terminals are mostly dark
 _LOWERED = "#E8842C"
+_UNBOUNDED = 10_000  # columns of characters
 
 
-def render_table(table: Table, scorer: str = "") -> rich.table.Table:
+def render_table(table: Table, scorer: str = "") -> FittedTable:
     """The table for `rich` to print, as `scorer` sees it; "" stands for the headline scorer.
 
     Blue is raised and orange lowered against the untuned model, with an arrow beside it, so nothing is lost where
     there is no color.
     """
-    scorer = scorer or table.headline
+    return FittedTable(table, scorer or table.headline)
+
+
+class FittedTable:
+    """A table that goes on below where the terminal is too narrow for all of its columns: no number is cut off."""
+
+    def __init__(self, table: Table, scorer: str) -> None:
+        self._table, self._scorer = table, scorer
+        self._headers = list(_headers(table))
+        self._cells = {row.spec.name: [_cell(cell, scorer) for cell in row.all_cells()] for row in table.rows}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table, scorer = self._table, self._scorer
+        yield Text(f"{table.title}, scored as {scorer}" if len(table.scorers) > 1 else table.title, style="bold")
+        for columns in self._parts(console, options):
+            wide = self._part(columns)
+            yield wide if _width_of(wide, console, options) <= options.max_width else self._part(columns, narrow=True)
+        told = (*legend(table), *_stand_ins(table, scorer), *_counted(table), *table.notes)
+        yield Text("\n".join(told), style="dim")
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[range]:
+        """Columns that stand beside each other, as many as fit; one at least."""
+        start = 0
+        for end in range(1, len(self._headers)):
+            part = self._part(range(start, end + 1), narrow=True)
+            if _width_of(part, console, options) > options.max_width:
+                yield range(start, end)
+                start = end
+        yield range(start, len(self._headers))
+
+    def _width(self, index: int) -> int:
+        """The least: a header breaks between words, a cell nowhere."""
+        cells = [cells[index].plain for cells in self._cells.values()]
+        return max(map(cell_len, (*self._headers[index].plain.split(), *cells)))
+
+    def _part(self, columns: range, *, narrow: bool = False) -> rich.table.Table:
+        shown = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        shown.add_column("model", no_wrap=True)
+        for index in columns:
+            shown.add_column(self._headers[index], justify="right", width=self._width(index) if narrow else None)
+        for base, rows in self._table.groups():
+            shown.add_section()
+            if base:
+                shown.add_row(Text(base, style="bold"))
+            for row in rows:
+                cells = self._cells[row.spec.name]
+                label = Text(f"  {row.spec.label}" if base else row.spec.label)
+                shown.add_row(label, *(cells[index] for index in columns))
+        return shown
+
+
+def _width_of(part: rich.table.Table, console: Console, options: ConsoleOptions) -> int:
+    return console.measure(part, options=options.update(width=_UNBOUNDED)).maximum
+
+
+def _headers(table: Table) -> Iterator[Text]:
     counts = [items_text(count) for count in table.items_per_column()]
-    shown = rich.table.Table(
-        title=Text(f"{table.title}, scored as {scorer}" if len(table.scorers) > 1 else table.title),
-        caption=Text("\n".join((*legend(table), *_stand_ins(table, scorer), *_counted(table), *table.notes))),
-        title_justify="left",
-        title_style="bold",
-        caption_justify="left",
-        caption_style="dim",
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    shown.add_column("model", no_wrap=True)
     for index, heading in enumerate(table.headings()):
         header = Text(heading, style="bold")
         if index < len(counts) and counts[index]:
             header.append(f"\nn={counts[index]}", style="dim not bold")
-        shown.add_column(header, justify="right", no_wrap=True)
-    for base, rows in table.groups():
-        shown.add_section()
-        if base:
-            shown.add_row(Text(base, style="bold"))
-        for row in rows:
-            shown.add_row(
-                Text(f"  {row.spec.label}" if base else row.spec.label),
-                *(_cell(cell, scorer) for cell in row.all_cells()),
-            )
-    return shown
+        yield header
 
 
 def render_data_table(table: DataTable) -> rich.table.Table:

@@ -23,7 +23,7 @@ REFERENCES = [
 def items(folder: Path, references: list[dict[str, Any]]) -> list[Item]:
     (folder / "model_outputs.json").write_text(json.dumps(ROWS))
     (folder / "reference_outputs.json").write_text(json.dumps(references))
-    setting = AGAINST_2048_TOKENS.setting("alpaca_eval")
+    setting = AGAINST_2048_TOKENS.setting("alpaca_eval_against_2048_tokens")
     return list(AGAINST_2048_TOKENS.items(AGAINST_2048_TOKENS.files(folder), setting))
 
 

@@ -354,11 +354,11 @@ run_child([sys.executable, '-c', {inner!r}], ctx=Workshop(Path(sys.argv[1], 'w')
 
 def test_no_file_descriptor_is_left_open(ctx: RunContext, tmp_path: Path) -> None:
     run_child(python(""), ctx=ctx, log=tmp_path / "log")
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     for command in (python(""), python("raise SystemExit(1)"), ["/no/such/program"], ["x" * 300_000]):
         with contextlib.suppress(StageFailed, OSError):
             run_child(command, ctx=ctx, log=tmp_path / "log")
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what tests before this one left may be closed meanwhile
 
 
 def test_several_children_run_side_by_side(ctx: RunContext, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flows.dry_run_data import folder_of
+from flows.providers import Asking, asking
 from flows.session import Session
-from tulu_pipeline.artifacts.plan import Node, Status
+from tulu_pipeline.artifacts.plan import Node
 from tulu_pipeline.specs.benchmark import Item
 
 if TYPE_CHECKING:
@@ -42,23 +43,15 @@ class PlannedCost:
 def planned_costs(session: Session) -> list[PlannedCost]:
     """Of each artifact that would be made and asks a provider, in graph order."""
     from tasks.ask import AskParams
-    from tasks.judge import JudgeParams
-    from tulu_pipeline.specs.judge import Annotator
-    from tulu_pipeline.specs.model_judge import ServedTruthJudges
 
     known = _Known(session)
     found = []
-    for node in session.plan.nodes.values():
-        params = node.artifact.params
-        if node.status is Status.HIT:
-            continue
-        if isinstance(params, AskParams):
-            found.append(known.cost(node, params.model.provider, params.model.model, _asked(session, node), exact=True))
-        elif isinstance(params, JudgeParams) and isinstance(params.judge, Annotator | ServedTruthJudges):
-            judge = params.judge
-            model = judge.model if isinstance(judge, Annotator) else f"{judge.truth}, {judge.information}"
-            exact = _folder(session, node, "completions") is not None
-            found.append(known.cost(node, judge.provider, model, _judged(session, node), exact=exact))
+    for each in asking(session.plan):
+        if isinstance(each.node.artifact.params, AskParams):
+            requests, exact = _asked(session, each.node), True
+        else:
+            requests, exact = _judged(session, each.node), _folder(session, each.node, "completions") is not None
+        found.append(known.cost(each, requests, exact=exact))
     return found
 
 
@@ -96,21 +89,24 @@ class _Known:
         self._session = session
         self._answered: set[str] | None = None
 
-    def cost(
-        self, node: Node, provider: str, model: str, requests: Iterable[ApiRequest] | None, *, exact: bool
-    ) -> PlannedCost:
+    def cost(self, asked: Asking, requests: Iterable[ApiRequest] | None, *, exact: bool) -> PlannedCost:
         from tulu_pipeline.api.prices import read_prices
         from tulu_pipeline.settings import provider_access
 
         count, usd = None, None
         if requests is not None:
-            prices = read_prices(provider_access(provider).prices)
+            prices = read_prices(provider_access(asked.provider).prices)
             wanted = {digest: each for each in requests if (digest := each.digest()) not in self.answered()}
-            found = [(prices.find(provider, each.model), each) for each in wanted.values()]
+            found = [(prices.find(asked.provider, each.model), each) for each in wanted.values()]
             count, costs = len(wanted), [price.likely(each) for price, each in found if price is not None]
             usd = sum(costs, Decimal(0)) if len(costs) == count else None
         return PlannedCost(
-            name=node.artifact.name, provider=provider, model=model, requests=count, usd=usd, exact=exact
+            name=asked.node.artifact.name,
+            provider=asked.provider,
+            model=asked.model,
+            requests=count,
+            usd=usd,
+            exact=exact,
         )
 
     def answered(self) -> set[str]:

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from flows.costs import cost_lines, costs_json
-from flows.session import Session, lacking_providers
+from flows.providers import lacking_providers
+from flows.session import Session
 from tasks import STAGES
 from tulu_pipeline.artifacts.explain import Explainer
 from tulu_pipeline.artifacts.manifest import Manifest
@@ -60,7 +61,7 @@ def print_plan(session: Session, console: Any) -> None:
     console.print(_closing(session, stale), highlight=False)
     for line in cost_lines(session):
         console.print(line, markup=False, highlight=False)
-    for line in lacking_providers(session):
+    for line in lacking_providers(session.plan):
         console.print(line, style="yellow", markup=False, highlight=False)
     lock = _lock()
     drifts = sorted({drift for node in session.plan.nodes.values() if (drift := lock.drift(node.artifact))})

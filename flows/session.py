@@ -11,13 +11,13 @@ from flows.catalog import find_experiment
 from flows.graph import graph_of
 from flows.select import select, select_until
 from tulu_pipeline.artifacts.artifact import Graph
-from tulu_pipeline.artifacts.plan import Plan, Status
+from tulu_pipeline.artifacts.plan import Plan
 from tulu_pipeline.artifacts.resolve import Resolver, SourcesLock
 from tulu_pipeline.artifacts.run import RunResult, Submit, local_threads
 from tulu_pipeline.artifacts.stage import ReportProgress, RunContext, no_progress
 from tulu_pipeline.artifacts.store import Store
 from tulu_pipeline.budget import Budget, dollars
-from tulu_pipeline.errors import BadInput, MissingOnMachine, NotFound, TuluError
+from tulu_pipeline.errors import BadInput, NotFound, TuluError
 from tulu_pipeline.profile import has_gpu, load_profile
 from tulu_pipeline.settings import Settings, read_settings
 from tulu_pipeline.specs.experiment import Experiment
@@ -140,34 +140,6 @@ def run_session(session: Session, submit: Submit, on_change: Callable[[Plan], No
         submit=submit,
         on_change=on_change,
     )
-
-
-def lacking_providers(session: Session) -> list[str]:
-    """Providers that what is stale would ask and that cannot be asked from here, in sentences."""
-    from tasks.ask import AskParams
-    from tasks.judge import JudgeParams
-    from tulu_pipeline.api.access import check_access
-    from tulu_pipeline.settings import provider_access
-    from tulu_pipeline.specs.judge import Annotator
-    from tulu_pipeline.specs.model_judge import ServedTruthJudges
-
-    asking: dict[str, int] = {}
-    for node in session.plan.nodes.values():
-        params, provider = node.artifact.params, ""
-        if isinstance(params, AskParams):
-            provider = params.model.provider
-        elif isinstance(params, JudgeParams) and isinstance(params.judge, Annotator | ServedTruthJudges):
-            provider = params.judge.provider
-        if provider and node.status is not Status.HIT:
-            asking[provider] = asking.get(provider, 0) + 1
-    told = []
-    for provider, count in asking.items():
-        try:
-            check_access(provider, provider_access(provider))
-        except MissingOnMachine as lack:
-            many = "1 artifact asks" if count == 1 else f"{count} artifacts ask"
-            told.append(f"{many} provider `{provider}`: {lack.what}; {lack.fix}, or name another judge or model")
-    return told
 
 
 def make_all(session: Session) -> RunResult:

@@ -42,7 +42,8 @@ def run(
     store: options.Store = None,
     as_json: options.AsJson = False,
 ) -> None:
-    from flows.session import Request, lacking_providers, prepare
+    from flows.providers import lacking_providers
+    from flows.session import Request, prepare
     from tulu_pipeline.artifacts.plan import Status
 
     if runner not in {"prefect", "local"}:
@@ -66,7 +67,7 @@ def run(
     if session.plan.count()[Status.HIT] == len(session.plan.nodes):
         result = _nothing_to_do(session)
     else:
-        for line in lacking_providers(session):
+        for line in lacking_providers(session.plan):
             log.warning("%s", line)
         result = _carry_out(session, runner)
         session = prepare(dataclasses.replace(request, refresh=(), update_sources=False))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.graph import graph_of
-from flows.session import Request, lacking_providers, prepare_graph
+from flows.providers import lacking_providers
+from flows.session import Request, prepare_graph
 from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.experiments import demo, proprietary
 from tulu_pipeline.specs.experiment import Experiment
@@ -14,7 +15,7 @@ from tulu_pipeline.specs.experiment import Experiment
 
 def lacking(experiment: Experiment, store: Path) -> list[str]:
     request = Request(experiment=experiment.name, store=str(store))
-    return lacking_providers(prepare_graph(request, experiment, graph_of(experiment)))
+    return lacking_providers(prepare_graph(request, experiment, graph_of(experiment)).plan)
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,12 @@ stratified  a difference of two means of groups' means: percentile bootstrap, ea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.scoring.statistics import CONFIDENCE, FEWEST_CLUSTERS
+from tulu_pipeline.scoring.statistics import CONFIDENCE, FEWEST_CLUSTERS, clustered_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,12 +219,10 @@ def _clustered(differences: np.ndarray, of_item: np.ndarray, method: DifferenceM
     import numpy as np
     from scipy import special
 
-    count = len(np.unique(of_item))
-    if count < 2:
+    if len(np.unique(of_item)) < 2:
         return None
     mean = float(differences.mean())
-    sums = np.bincount(of_item, weights=differences - mean)
-    standard_error = math.sqrt(float((sums**2).sum()) * count / (count - 1)) / len(differences)
+    standard_error, count = clustered_error(differences.tolist(), of_item.tolist())
     half_width = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * standard_error
     return Difference(
         value=mean,

@@ -10,7 +10,7 @@ stratified  a mean of groups' means: percentile bootstrap, each group resampled 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -90,9 +90,7 @@ def bootstrap_mean(values: Sequence[float]) -> Estimate:
 def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
     """Mean over all items, with a standard error robust to any dependence inside a cluster.
 
-    The variance is the sum over clusters of the squared sum of residuals, over n squared, times G / (G - 1) for G
-    clusters; the interval uses Student's t with G - 1 degrees of freedom (Cameron & Miller 2015, "A Practitioner's
-    Guide to Cluster-Robust Inference").
+    The interval uses Student's t with G - 1 degrees of freedom for G clusters.
 
     Raises:
         BadInput: no values, or fewer than two clusters.
@@ -101,15 +99,28 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate
 
     _refuse_empty(values)
     value = math.fsum(values) / len(values)
-    residuals: dict[str, list[float]] = {}
+    error, count = clustered_error(values, clusters)
+    return _interval(value, len(values), error, float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)), "clustered")
+
+
+def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, int]:
+    """Standard error of a mean, robust to any dependence inside a cluster, and the number of clusters.
+
+    The variance is the sum over clusters of the squared sum of residuals, over n squared, times G / (G - 1) for G
+    clusters (Cameron & Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference").
+
+    Raises:
+        BadInput: fewer than two clusters.
+    """
+    value = math.fsum(values) / len(values)
+    residuals: dict[Hashable, list[float]] = {}
     for each, cluster in zip(values, clusters, strict=True):
         residuals.setdefault(cluster, []).append(each - value)
     count = len(residuals)
     if count < 2:
-        raise BadInput("one cluster does not show how clusters differ", "clustered_mean", "use `proportion` or `mean`")
+        raise BadInput("one cluster does not show how clusters differ", "clustered_error", "use `proportion` or `mean`")
     squares = math.fsum(math.fsum(group) ** 2 for group in residuals.values())
-    error = math.sqrt(squares * count / (count - 1)) / len(values)
-    return _interval(value, len(values), error, float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)), "clustered")
+    return math.sqrt(squares * count / (count - 1)) / len(values), count
 
 
 def macro_mean(values: Sequence[float], groups: Sequence[str]) -> Estimate:

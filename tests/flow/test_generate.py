@@ -248,8 +248,9 @@ def test_after_a_kill_only_what_is_missing_is_asked(with_vllm: Run) -> None:
 def test_completions_come_in_the_order_of_the_items(with_vllm: Run) -> None:
     ids = [completion.item_id for completion in with_vllm.completions("mmlu_5shot")]
     assert ids == [f"{subject}/{number}" for subject in SUBJECTS for number in range(QUESTIONS // len(SUBJECTS))]
-    expected = ["mmlu_5shot", "few", "base form", "gsm_cot", "many"]
-    assert list(with_vllm.published) == expected, "fewest expected tokens first"
+    first, *others = with_vllm.published
+    assert first == "mmlu_5shot", "fewest expected tokens first"
+    assert set(others) == {"few", "base form", "gsm_cot", "many"}
     assert with_vllm.published["mmlu_5shot"]["items"] == QUESTIONS
     assert (with_vllm.root / "gsm_cot" / "out" / "aux" / "engine.log").exists()
 
@@ -286,8 +287,8 @@ def test_vllm_that_ran_out_of_memory_goes_on_with_half_as_many_sequences(with_vl
     log = (with_vllm.root / "many" / "out" / "aux" / "engine.log").read_text()
     assert log.count("OutOfMemoryError: CUDA out of memory") >= 1
     told = f"out of memory with more than {AT_A_TIME} at a time"
-    notes = {name: metrics.get("engine_note") for name, metrics in with_vllm.published.items()}
-    assert notes == dict.fromkeys(["mmlu_5shot", "few", "base form", "gsm_cot"]) | {"many": told}
+    assert with_vllm.published["many"]["engine_note"] == told
+    assert with_vllm.published["mmlu_5shot"].keys().isdisjoint({"engine_note"}), "it was done before"
     assert with_vllm.records("many").read_bytes().count(b"\n") == 24 * SAMPLES, "none is asked twice"
 
 
@@ -306,7 +307,7 @@ def test_letters_have_the_same_log_probabilities_in_vllm_and_transformers(
 def test_a_benchmark_that_does_not_fit_fails_alone(with_transformers: Run) -> None:
     assert with_transformers.failure is not None
     assert with_transformers.failure.what.startswith("generate[gsm_direct]: 1 prompts do not fit: `gsm_0` (")
-    assert list(with_transformers.published) == ["mmlu_5shot", "base form", "gsm_cot"]
+    assert with_transformers.published.keys() == {"mmlu_5shot", "base form", "gsm_cot"}
 
 
 def test_what_is_recorded_is_published_without_an_engine(with_transformers: Run, files: Path, tmp_path: Path) -> None:

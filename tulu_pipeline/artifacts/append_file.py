@@ -36,14 +36,18 @@ class AppendFile(Generic[T]):
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self._sync()
 
+    def close(self) -> None:
+        """Sync and close."""
+        self._sync()
+        self._file.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sync()
-        self._file.close()
+        self.close()
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())

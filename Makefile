@@ -21,7 +21,8 @@ demo: setup ## the whole pipeline in miniature, on a CPU, in minutes
 	@$(ACTIVATE) tulu run demo
 
 test: setup ## every test but the long and the GPU ones; skipped ones and their reasons at the end
-	@$(ACTIVATE) pytest -n $(WORKERS) --dist loadfile --session-timeout=2400 -rfEs $(ARGS)
+	@# Files in their order, not the ones with many tests first: a long flow at the end would leave a worker idle.
+	@$(ACTIVATE) pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --session-timeout=2400 -rfEs $(ARGS)
 
 check: setup ## lint, format, types, the dependency rule
 	.venv/bin/ruff check

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flows.session import Request, prepare, selected_names
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.chat.schema import Message
-from tulu_pipeline.errors import BadInput, TuluError
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.profile import has_gpu
 
 if TYPE_CHECKING:
@@ -177,10 +177,7 @@ def find_checkpoint(name: str, *, experiment: str, store: str | None) -> Path:
         names = selected_names(session, name)
         if len(names) > 1:
             raise BadInput(f"`{name}` names {len(names)} artifacts", ", ".join(names), "name one of them")
-        node = session.plan.nodes[names[0]]
-        if node.manifest is None or node.digest is None:
-            raise TuluError(f"{names[0]} is not there", session.store.url, f"`tulu run {experiment}` makes it")
-        folder = session.store.path(node.manifest)
+        folder = session.folder(names[0])
     if not (folder / "config.json").is_file():
         raise BadInput("no `config.json`", str(folder), "name the folder of a checkpoint: finetune[…], recover[…]")
     return folder

@@ -118,12 +118,7 @@ def _scores(name: str, session: Session | None) -> _Scores:
     if len(rows) > 1:
         raise BadInput(f"`{name}` is of {len(rows)} rows", session.experiment.name, "select the scores of one row")
     row = rows.pop()
-    return _Scores(name=row, folders={cell.rpartition("/")[2]: _made(session, f"score[{cell}]") for cell in cells})
-
-
-def _made(session: Session, artifact: str) -> Path | None:
-    node = session.plan.nodes[artifact]
-    return None if node.manifest is None or node.digest is None else Path(session.store.path(node.manifest))
+    return _Scores(name=row, folders={cell.rpartition("/")[2]: session.find_folder(f"score[{cell}]") for cell in cells})
 
 
 def _metric(folder: Path) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from flows.dry_run_data import folder_of
 from flows.providers import Asking, asking
 from flows.session import Session
 from tulu_pipeline.artifacts.plan import Node
@@ -182,4 +181,4 @@ def _answers(session: Session, node: Node) -> Iterator[tuple[Item, str | None]] 
 
 
 def _folder(session: Session, node: Node, role: str) -> Any:
-    return folder_of(session, session.plan.nodes[node.artifact.inputs[role].name])
+    return session.find_folder(node.artifact.inputs[role].name)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flows.dry_run_advice import Case, what_fits
-from flows.dry_run_data import folder_of, mixture_data
+from flows.dry_run_data import mixture_data
 from flows.dry_run_device import Device, find_device
 from flows.session import Session
 from tulu_pipeline.artifacts.canonical import to_plain
@@ -174,7 +174,7 @@ class _Planner:
     def _known_model(self, node: Node, model: PretrainedModel) -> KnownModel:
         from tulu_pipeline.training.estimates.known import KnownModel, known_model
 
-        folder = folder_of(self._session, self._session.plan.nodes[node.artifact.inputs["model"].name])
+        folder = self._session.find_folder(node.artifact.inputs["model"].name)
         if folder is None:
             config = model.config or None
             return KnownModel(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.catalog import find_dataset
@@ -40,13 +39,6 @@ class DataGuess:
     unknown: tuple[str, ...] = ()
 
 
-def folder_of(session: Session, node: Node) -> Path | None:
-    """Of an artifact that is there."""
-    if node.digest is None or node.manifest is None:
-        return None
-    return session.store.path(node.manifest)
-
-
 def mixture_data(
     session: Session, node: Node, mixture: Mixture, recipe: Recipe
 ) -> tuple[KnownTokens | None, Workload | None, str]:
@@ -59,7 +51,7 @@ def mixture_data(
     parts = [
         session.plan.nodes[node.artifact.inputs[f"tokens_{index}"].name] for index in range(len(mixture.components))
     ]
-    folders = [folder_of(session, part) for part in parts]
+    folders = [session.find_folder(part.artifact.name) for part in parts]
     there = [folder for folder in folders if folder is not None]
     if len(there) < len(folders):
         guess = _guess(session, mixture, parts)
@@ -74,7 +66,7 @@ def mixture_data(
         estimated = estimated_workload(conversations, guess.mean_length, recipe, profile)
         return None, estimated, f"an estimate from {guess.source}; {command} exact"
     components = [(folder, part.repeat) for folder, part in zip(there, mixture.components, strict=True)]
-    model = folder_of(session, session.plan.nodes[node.artifact.inputs["model"].name])
+    model = session.find_folder(node.artifact.inputs["model"].name)
     facts = known_tokens(components, recipe, profile, model=model)
     if recipe.held_out_conversations >= facts.conversations:
         return facts, None, "nothing is left to train on"

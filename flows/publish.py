@@ -146,14 +146,14 @@ def _card(session: Session, artifact: Artifact, manifest: Manifest, asked: Publi
         artifact.name,
         manifest.key,
         params,
-        tokens=[_folder(session, each) for each in tokens],
+        tokens=[session.folder(each.name) for each in tokens],
         aux=session.store.path(manifest) / "aux",
         metrics=manifest.metrics,
         packages=manifest.provenance.get("packages", {}),
     )
     assert params.facts is not None, "the graph tells what a model is made of"
     stated = [part.license for part in params.facts.data]
-    rows = [_folder(session, each.inputs["conversations"]) for each in tokens]
+    rows = [session.folder(each.inputs["conversations"].name) for each in tokens]
     return replace(
         card,
         stage_version=manifest.identity["stage_version"],
@@ -164,13 +164,6 @@ def _card(session: Session, artifact: Artifact, manifest: Manifest, asked: Publi
         license=asked.license,
         address=asked.to,
     )
-
-
-def _folder(session: Session, artifact: Artifact) -> Path:
-    """Of an artifact below one that is there: its key was known, so it is there too."""
-    manifest = session.plan.nodes[artifact.name].manifest
-    assert manifest is not None, f"{artifact.name} is below what is there"
-    return session.store.path(manifest)
 
 
 def _licenses(conversations: Path, stated: str) -> tuple[str, ...]:

@@ -147,9 +147,7 @@ def items_of(benchmark: Benchmark, store: str | None = None) -> dict[str, list[I
     artifact = DataGraph(experiment).download(benchmark.name, benchmark.sources)
     session = prepare_graph(Request(experiment=experiment.name, store=store), experiment, Graph([artifact]))
     make_all(session)
-    manifest = session.plan.nodes[artifact.name].manifest
-    assert manifest is not None, f"{artifact.name} was made"
-    files = benchmark.files(Path(session.store.path(manifest)))
+    files = benchmark.files(session.folder(artifact.name))
 
     def asked(setting: Setting) -> Iterator[Item]:
         return benchmark.items(files, setting)

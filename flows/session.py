@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.catalog import find_experiment
 from flows.graph import graph_of
@@ -64,6 +65,21 @@ class Session:
     plan: Plan
     store: Store
     ctx: RunContext
+
+    def find_folder(self, name: str) -> Path | None:
+        """Where the artifact `name` lies; None where it is not there."""
+        node = self.plan.nodes[name]
+        return None if node.digest is None or node.manifest is None else self.store.path(node.manifest)
+
+    def folder(self, name: str) -> Path:
+        """Where the artifact `name` lies.
+
+        Raises:
+            TuluError: it is not there.
+        """
+        if (folder := self.find_folder(name)) is None:
+            raise TuluError(f"{name} is not there", self.store.url, f"`tulu run {self.request.experiment}` makes it")
+        return folder
 
 
 def prepare(request: Request, progress: ReportProgress = no_progress) -> Session:
@@ -142,14 +158,19 @@ def run_session(session: Session, submit: Submit, on_change: Callable[[Plan], No
     )
 
 
+def run_in_threads(session: Session) -> RunResult:
+    """The same, in this process."""
+    with local_threads() as submit:
+        return run_session(session, submit)
+
+
 def make_all(session: Session) -> RunResult:
     """Make whatever the plan found stale, in this process.
 
     Raises:
         TuluError: something could not be made; the first root cause.
     """
-    with local_threads() as submit:
-        result = run_session(session, submit)
+    result = run_in_threads(session)
     for failure in result.failed:
         raise TuluError(f"{failure.name}: {failure.error.what}", failure.error.where, failure.error.fix)
     return result

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.catalog import DATASETS, EXPERIMENTS, find_dataset, find_experiment, find_model, find_tokenizer, in_file
 from flows.graph import conversations_graph
-from flows.session import Request, Session, make_all, prepare_graph
+from flows.session import Request, make_all, prepare_graph
 from tulu_pipeline.artifacts.stage import AUX, ReportProgress, no_progress
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.errors import BadInput, NotFound, unknown_name
@@ -97,14 +97,14 @@ def show_tokens(
 
     from tulu_pipeline.chat.conversations import ConversationFile
 
-    folder = _folder(session, f"normalize[{dataset.name}]")
+    folder = session.folder(f"normalize[{dataset.name}]")
     conversations = ConversationFile(folder)
     place = _place(conversations, row, folder, dataset)
     conversation = next(islice(conversations, place, None))
     recipe = whose.recipe
     if max_length_tokens is not None:
         recipe = dataclasses.replace(recipe, max_length_tokens=max_length_tokens)
-    view, dropped = _view(conversation, _folder(session, f"download[{spec.name}-tokenizer]"), spec, recipe)
+    view, dropped = _view(conversation, session.folder(f"download[{spec.name}-tokenizer]"), spec, recipe)
     return Shown(
         conversation=conversation,
         row=place,
@@ -159,12 +159,6 @@ def _of_dataset(dataset: Dataset, tokenizer: PretrainedTokenizer) -> Experiment:
         data_tokenizer=tokenizer,
         datasets=(dataset,),
     )
-
-
-def _folder(session: Session, artifact: str) -> Path:
-    manifest = session.plan.nodes[artifact].manifest
-    assert manifest is not None, f"{artifact} was made"
-    return session.store.path(manifest)
 
 
 def _place(conversations: ConversationFile, row: str, folder: Path, dataset: Dataset) -> int:

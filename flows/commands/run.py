@@ -98,14 +98,12 @@ def _tell(session: Session, *, as_json: bool) -> None:
 def _carry_out(session: Session, runner: str) -> RunResult:
     """Run with progress on stderr, through Prefect or in local threads."""
     from flows.progress import Bars
-    from flows.session import run_session
-    from tulu_pipeline.artifacts.run import local_threads
+    from flows.session import run_in_threads
 
     with Bars(open_console(stderr=True)) as bars, above(bars.console):
         if runner == "local":
             session.ctx = dataclasses.replace(session.ctx, progress=bars)
-            with local_threads() as submit:
-                return run_session(session, submit)
+            return run_in_threads(session)
         from flows.reproduce import run_with_prefect
 
         # What moves was resolved for this plan; resolved again it might be something else.
@@ -114,8 +112,6 @@ def _carry_out(session: Session, runner: str) -> RunResult:
 
 def _nothing_to_do(session: Session) -> RunResult:
     """The run's own loop with nothing to submit: no bars, no Prefect."""
-    from flows.session import run_session
-    from tulu_pipeline.artifacts.run import local_threads
+    from flows.session import run_in_threads
 
-    with local_threads() as submit:
-        return run_session(session, submit)
+    return run_in_threads(session)

@@ -37,8 +37,7 @@ def score(
 ) -> None:
     from flows.progress import Bars
     from flows.score import score_session, stored_scores, with_ways_out
-    from flows.session import run_session
-    from tulu_pipeline.artifacts.run import local_threads
+    from flows.session import run_in_threads
 
     with Bars(open_console(stderr=True)) as bars, above(bars.console):
         session = score_session(
@@ -52,8 +51,7 @@ def score(
             progress=bars,
         )
         session.ctx = dataclasses.replace(session.ctx, progress=bars)
-        with local_threads() as submit:
-            result = run_session(session, submit)
+        result = run_in_threads(session)
     result.failed = with_ways_out(session, result.failed)
     scores = stored_scores(session)
     if as_json:

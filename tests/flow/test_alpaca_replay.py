@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from flows.compare import compare_rows
-from flows.session import Request, prepare, run_session
-from tulu_pipeline.artifacts.run import local_threads
+from flows.session import Request, prepare, run_in_threads
 from tulu_pipeline.reporting.comparison import ModelComparison
 
 pytestmark = pytest.mark.realdata
@@ -39,8 +38,7 @@ def store(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def compared(store: str) -> ModelComparison:
     """Two models of an experiment of which one metric has been scored so far."""
     session = prepare(Request(experiment="alpaca_replay", store=store, only="score[*/alpaca_eval]"))
-    with local_threads() as submit:
-        assert not run_session(session, submit).failed
+    assert not run_in_threads(session).failed
     return compare_rows("vicuna-13b", "alpaca-7b", experiment="alpaca_replay", store=store)
 
 
@@ -48,15 +46,8 @@ def compared(store: str) -> ModelComparison:
 def replayed(store: str, compared: ModelComparison) -> Folder:
     """The whole experiment; the folder of any of its artifacts."""
     session = prepare(Request(experiment="alpaca_replay", store=store))
-    with local_threads() as submit:
-        assert not run_session(session, submit).failed
-
-    def folder(artifact: str) -> Path:
-        made = session.plan.nodes[artifact].manifest
-        assert made is not None
-        return Path(session.store.path(made))
-
-    return folder
+    assert not run_in_threads(session).failed
+    return session.folder
 
 
 def metrics_of(replayed: Folder, cell: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 from fakes.openai_server import KEY, Fault, OpenAIServer, openai_server
 from fakes.processes import environment, kill_once, start, tulu
 
-from flows.session import Request, Session, prepare, run_session
+from flows.session import Request, Session, prepare, run_in_threads
 from tulu_pipeline.artifacts.json_lines import read_lines
-from tulu_pipeline.artifacts.run import RunResult, local_threads
+from tulu_pipeline.artifacts.run import RunResult
 from tulu_pipeline.judging.annotator import switched
 from tulu_pipeline.judging.replies import Reply
 
@@ -94,18 +94,11 @@ def prefers_the_longer(body: dict[str, Any]) -> str:
 
 def run(folder: Path, constant: str = "EXPERIMENT", **changes: Any) -> tuple[Session, RunResult]:
     session = prepare(Request(experiment=f"{folder / 'mine.py'}:{constant}", store=str(folder / "store"), **changes))
-    with local_threads() as submit:
-        return session, run_session(session, submit)
-
-
-def made(session: Session, name: str) -> Path:
-    manifest = session.plan.nodes[name].manifest
-    assert manifest is not None
-    return Path(session.store.path(manifest))
+    return session, run_in_threads(session)
 
 
 def preferences(session: Session, row: str) -> list[Any]:
-    path = made(session, f"judge[{row}/alpaca_eval]") / "replies.jsonl"
+    path = session.folder(f"judge[{row}/alpaca_eval]") / "replies.jsonl"
     return [each.reply.get("preference") for each in read_lines(path, Reply)]
 
 
@@ -141,7 +134,7 @@ def test_in_both_orders_a_judge_that_looks_at_the_place_alone_flips_every_verdic
     node = session.plan.nodes["judge[two/alpaca_eval]"].manifest
     assert node is not None
     assert node.metrics["flipped"] == ITEMS
-    scored = json.loads((made(session, "score[two/alpaca_eval]") / "metrics.json").read_text())
+    scored = json.loads((session.folder("score[two/alpaca_eval]") / "metrics.json").read_text())
     assert scored["flags"]["judge_flipped"] == ITEMS
     asked = len(server.asked)
     server.answer = prefers_the_longer
@@ -169,12 +162,12 @@ def test_an_item_that_can_never_be_judged_makes_the_table_incomplete(folder: Pat
     server.faults = [Fault(status=400, code="context_length_exceeded", match="PROMPT Do 7\\\\n.*tttt", times=100)]
     session, result = run(folder)
     assert not result.failed
-    replies = list(read_lines(made(session, "judge[two/alpaca_eval]") / "replies.jsonl", Reply))
+    replies = list(read_lines(session.folder("judge[two/alpaca_eval]") / "replies.jsonl", Reply))
     assert replies[7].reply["api_error"] == "context_length"
-    scored = json.loads((made(session, "score[two/alpaca_eval]") / "metrics.json").read_text())
+    scored = json.loads((session.folder("score[two/alpaca_eval]") / "metrics.json").read_text())
     assert scored["scorers"]["paper"]["n"] == ITEMS - 1
     assert scored["flags"]["judge_missing"] == 1
-    table = (made(session, "tabulate[annotated]") / "table.md").read_text()
+    table = (session.folder("tabulate[annotated]") / "table.md").read_text()
     assert f"INCOMPLETE: two, AlpacaEval, by ranks: 1 of {ITEMS} items" in table
     assert "INCOMPLETE: one" not in table
 
@@ -184,7 +177,7 @@ def test_what_cannot_be_read_is_undefined_as_in_the_original(folder: Path, serve
     session, result = run(folder)
     assert not result.failed
     assert preferences(session, "two")[9] is None
-    scored = json.loads((made(session, "score[two/alpaca_eval]") / "metrics.json").read_text())
+    scored = json.loads((session.folder("score[two/alpaca_eval]") / "metrics.json").read_text())
     assert scored["flags"]["unreadable"] == 1
     assert scored["scorers"]["paper"]["n"] == ITEMS - 1
 

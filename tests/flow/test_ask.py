@@ -13,9 +13,9 @@ from fakes.processes import kill_once, start, tulu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.session import Request, Session, prepare, run_session
+from flows.session import Request, Session, prepare, run_in_threads
 from tulu_pipeline.artifacts.json_lines import read_lines
-from tulu_pipeline.artifacts.run import RunResult, local_threads
+from tulu_pipeline.artifacts.run import RunResult
 from tulu_pipeline.inference.sampling import request_seed
 from tulu_pipeline.inference.served import limited, request_of
 from tulu_pipeline.specs.api_model import CHATGPT, GPT4, GroupLimit
@@ -74,21 +74,14 @@ def folder(tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 
 def run(folder: Path, constant: str = "EXPERIMENT", **changes: Any) -> tuple[Session, RunResult]:
     session = prepare(Request(experiment=f"{folder / 'mine.py'}:{constant}", store=str(folder / "store"), **changes))
-    with local_threads() as submit:
-        return session, run_session(session, submit)
-
-
-def made(session: Session, name: str) -> Path:
-    manifest = session.plan.nodes[name].manifest
-    assert manifest is not None
-    return Path(session.store.path(manifest))
+    return session, run_in_threads(session)
 
 
 def test_letters_by_bias_are_asked_and_scored_as_in_the_original(folder: Path, server: OpenAIServer) -> None:
     server.answer = lambda body: {"text": " B", "finish_reason": "length"}
     session, result = run(folder, max_usd="1")
     assert not result.failed
-    completions = list(read_lines(made(session, "ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion))
+    completions = list(read_lines(session.folder("ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion))
     drawn = sorted(pd.DataFrame(range(10)).sample(6, random_state=42).index)
     assert [each.item_id for each in completions] == [f"anatomy/{n}" for n in drawn] + [
         f"virology/{n}" for n in range(4)
@@ -100,15 +93,15 @@ def test_letters_by_bias_are_asked_and_scored_as_in_the_original(folder: Path, s
     assert message["role"] == "user"
     assert message["content"].endswith("\nA. one\nB. two\nC. three\nD. four\nAnswer:")
     assert "<|" not in message["content"]
-    scored = json.loads((made(session, "score[gpt-4-0314/mmlu_0shot]") / "metrics.json").read_text())
+    scored = json.loads((session.folder("score[gpt-4-0314/mmlu_0shot]") / "metrics.json").read_text())
     right = sum(n % 4 == 1 for n in [*drawn, 0, 1, 2, 3])
     assert scored["scorers"]["paper"]["value"] == pytest.approx(right / 10)
-    table = (made(session, "tabulate[served]") / "table.md").read_text()
+    table = (session.folder("tabulate[served]") / "table.md").read_text()
     assert "GPT-4" in table
     again, result = run(folder, refresh=("ask",))
     assert not result.failed
     assert len(server.asked) == 10
-    assert made(again, "ask[gpt-4-0314/mmlu_0shot]") != made(session, "ask[gpt-4-0314/mmlu_0shot]")
+    assert again.folder("ask[gpt-4-0314/mmlu_0shot]") != session.folder("ask[gpt-4-0314/mmlu_0shot]")
 
 
 def test_letters_by_logprobs_are_compared_and_a_missing_letter_is_an_error(folder: Path, server: OpenAIServer) -> None:
@@ -116,7 +109,7 @@ def test_letters_by_logprobs_are_compared_and_a_missing_letter_is_an_error(folde
     server.answer = lambda body: {"text": " B", "top_logprobs": [told]}
     session, result = run(folder, "BY_LOGPROBS")
     assert not result.failed
-    (first, *_) = read_lines(made(session, "ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion)
+    (first, *_) = read_lines(session.folder("ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion)
     assert first.choice_logprobs == {"A": -1.5, "B": -0.2, "C": -4.0, "D": -5.0}
     assert first.texts == ()
     assert server.asked[0].body["top_logprobs"] == 20
@@ -133,7 +126,7 @@ def test_a_letter_that_is_none_is_wrong_and_told(folder: Path, server: OpenAISer
     server.answer = lambda body: {"text": None, "refusal": "I will not"}
     session, result = run(folder)
     assert not result.failed
-    scored = json.loads((made(session, "score[gpt-4-0314/mmlu_0shot]") / "metrics.json").read_text())
+    scored = json.loads((session.folder("score[gpt-4-0314/mmlu_0shot]") / "metrics.json").read_text())
     assert scored["scorers"]["paper"]["value"] == 0
     assert scored["flags"]["no_answer_found"] == 10
     manifest = session.plan.nodes["ask[gpt-4-0314/mmlu_0shot]"].manifest
@@ -181,7 +174,7 @@ def test_killed_while_it_asks_the_same_command_goes_on_and_pays_for_no_reply_twi
     assert len(charges) == 64
     assert all(charges[each] == 1 for each in kept)
     session = prepare(Request(experiment=f"{folder / 'mine.py'}:ALL", store=str(folder / "store")))
-    completions = list(read_lines(made(session, "ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion))
+    completions = list(read_lines(session.folder("ask[gpt-4-0314/mmlu_0shot]") / "completions.jsonl", Completion))
     assert [each.item_id for each in completions] == [f"anatomy/{n}" for n in range(60)] + [
         f"virology/{n}" for n in range(4)
     ]

@@ -10,9 +10,8 @@ import pytest
 from fakes.openai_server import KEY, OpenAIServer, openai_server
 from fakes.small_classifier import write_classifier
 
-from flows.session import Request, Session, prepare, run_session
+from flows.session import Request, Session, prepare, run_in_threads
 from tulu_pipeline.artifacts.json_lines import read_lines
-from tulu_pipeline.artifacts.run import local_threads
 from tulu_pipeline.inference.passages import cutter
 from tulu_pipeline.judging.replies import Reply
 from tulu_pipeline.specs.benchmark import Completion
@@ -91,17 +90,14 @@ def session(tmp_path_factory: pytest.TempPathFactory, server: OpenAIServer) -> S
         patch.setenv("OPENAI_BASE_URL", server.base_url)
         patch.setenv("OPENAI_API_KEY", KEY)
         session = prepare(Request(experiment=f"{folder / 'mine.py'}", store=str(folder / "store")))
-        with local_threads() as submit:
-            result = run_session(session, submit)
+        result = run_in_threads(session)
     assert not result.failed
     return session
 
 
 def made(session: Session, stage: str, metric: str) -> Path:
     (name,) = (name for name in session.plan.nodes if name.startswith(f"{stage}[") and name.endswith(f"/{metric}]"))
-    manifest = session.plan.nodes[name].manifest
-    assert manifest is not None
-    return Path(session.store.path(manifest))
+    return session.folder(name)
 
 
 def test_every_metric_has_a_number_of_all_its_items(session: Session) -> None:
@@ -116,9 +112,7 @@ def test_every_metric_has_a_number_of_all_its_items(session: Session) -> None:
 
 
 def test_passages_were_cut_by_the_asked_models_tokenizer(session: Session) -> None:
-    (weights,) = (node for name, node in session.plan.nodes.items() if name == "download[tiny]")
-    assert weights.manifest is not None
-    cut = cutter(load_tokenizer(Path(session.store.path(weights.manifest))))("some words of a passage " * 200, 512)
+    cut = cutter(load_tokenizer(session.folder("download[tiny]")))("some words of a passage " * 200, 512)
     assert cut.startswith("<s>")
     for completion in read_lines(made(session, "generate", "tydiqa_gp") / "completions.jsonl", Completion):
         assert completion.prompt.count(f" {cut}\n") == 2, "the exemplar's and the question's"
@@ -150,10 +144,7 @@ def test_the_classifier_labelled_every_completion(session: Session) -> None:
 
 
 def test_the_table_shows_them(session: Session) -> None:
-    (table,) = (node for name, node in session.plan.nodes.items() if name.startswith("tabulate["))
-    assert table.manifest is not None
-    text = "".join(
-        path.read_text() for path in sorted(Path(session.store.path(table.manifest)).rglob("*.md")) if path.is_file()
-    )
+    (table,) = (name for name in session.plan.nodes if name.startswith("tabulate["))
+    text = "".join(path.read_text() for path in sorted(session.folder(table).rglob("*.md")) if path.is_file())
     for title in ("TyDiQA GP", "TyDiQA CB", "ToxiGen", "TruthfulQA"):
         assert title in text

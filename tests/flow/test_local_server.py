@@ -17,10 +17,9 @@ import httpx
 import pytest
 
 from flows.graph import graph_of
-from flows.session import Request, prepare_graph, run_session
+from flows.session import Request, prepare_graph, run_in_threads
 from tulu_pipeline.api.client import connected
 from tulu_pipeline.api.requests import ApiError, ApiRequest, Reply
-from tulu_pipeline.artifacts.run import local_threads
 from tulu_pipeline.artifacts.source import LocalFile
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.benchmarks import alpaca_eval
@@ -146,15 +145,9 @@ def test_our_own_vllm_judges_alpaca_eval(base_url: str, tmp_path: Path, monkeypa
     )
     request = Request(experiment=experiment.name, store=str(tmp_path / "store"), max_usd="0")
     session = prepare_graph(request, experiment, graph_of(experiment))
-    with local_threads() as submit:
-        assert not run_session(session, submit).failed
+    assert not run_in_threads(session).failed
 
-    def made(name: str) -> Path:
-        manifest = session.plan.nodes[name].manifest
-        assert manifest is not None
-        return Path(session.store.path(manifest))
-
-    lines = (made("judge[row/alpaca_eval]") / "replies.jsonl").read_text().splitlines()
+    lines = (session.folder("judge[row/alpaca_eval]") / "replies.jsonl").read_text().splitlines()
     first, second, equal = (json.loads(line)["reply"] for line in lines)
     assert equal == {"preference": 1.5, "annotator": "our_vllm"}
     for reply in (first, second):
@@ -167,10 +160,10 @@ def test_our_own_vllm_judges_alpaca_eval(base_url: str, tmp_path: Path, monkeypa
         "unreadable": 2, "tie": 1, "missing": 0, "answered_by": ["mine"],
     }  # fmt: skip
     assert judged.cost_usd == "0"
-    scored = json.loads((made("score[row/alpaca_eval]") / "metrics.json").read_text())
+    scored = json.loads((session.folder("score[row/alpaca_eval]") / "metrics.json").read_text())
     assert scored["flags"] == {"tie": 1, "unreadable": 2}
     assert scored["scorers"]["paper"]["n"] == 1
-    table = (made("tabulate[judged_here]") / "table.md").read_text()
+    table = (session.folder("tabulate[judged_here]") / "table.md").read_text()
     assert "INCOMPLETE: row, AlpacaEval, by our_vllm: 2 of 3 items without a score" in table
 
 

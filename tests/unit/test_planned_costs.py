@@ -66,9 +66,7 @@ def test_questions_that_are_there_are_counted_at_their_price_less_those_that_are
     session = planned(paid)
     found = by_stage(session)
     asked = found["gsm_cot@ask"]
-    manifest = session.plan.nodes["download[gsm]"].manifest
-    assert manifest is not None
-    folder = Path(session.store.path(manifest))
+    folder = session.folder("download[gsm]")
     setting = demo.GSM.setting("gsm_cot")
     requests = [
         request_of(item, "gsm", GPT4, setting.sampling) for item in demo.GSM.items(demo.GSM.files(folder), setting)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import doc_pages
 import pytest
 from base_models import write_qwen3
 from fakes.file_server import FileServer
@@ -19,19 +20,13 @@ from fakes.processes import tulu, tulu_json
 from tulu_pipeline.specs.model import PretrainedModel
 from tulu_pipeline.tokens.shards import open_tokens
 
-DOC = Path(__file__).parents[2] / "docs" / "own_models.md"
+PAGE = doc_pages.page("own_models")
 PROFILE = "ranks = 2\nzero_stage = 3\nrow_tokens = 512\n"
 END = 0
 # More conversations than a step holds, so that the second step sees what the first one taught.
 WHO = [f"{name} {number}" for number in range(65) for name in ("Ida", "Max", "Ann")]
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def blocks(language: str) -> list[str]:
-    """Code on the page."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [code for written, code in found if written == language]
 
 
 @dataclass(frozen=True)
@@ -49,13 +44,13 @@ class Page:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("page")
     write_qwen3(folder / "my-qwen3")
-    (folder / "mine.py").write_text(blocks("python")[0])
+    (folder / "mine.py").write_text(doc_pages.blocks(PAGE, "python")[0])
     (folder / "zero3.toml").write_text(PROFILE)
     letters = [
         {"prompt": f"Thank {who} for the plums.", "completion": f"{who}, they were gone by noon."} for who in WHO
     ]
     (folder / "letters.jsonl").write_text("".join(json.dumps(letter) + "\n" for letter in letters))
-    show, estimate, run, path = (line.replace("'", "").split()[1:] for line in blocks("")[0].splitlines())
+    show, estimate, run, path = doc_pages.commands(PAGE)
     with FileServer() as server:
         serve(server, folder / "my-qwen3")
         env = {"HF_ENDPOINT": server.url}
@@ -68,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def serve(server: FileServer, folder: Path) -> None:
     """The repository of the page's `HubModel`."""
-    ((repo, revision),) = re.findall(r'REPO, COMMIT = "(.*?)", "([0-9a-f]{40})"', blocks("python")[0])
+    ((repo, revision),) = re.findall(r'REPO, COMMIT = "(.*?)", "([0-9a-f]{40})"', doc_pages.blocks(PAGE, "python")[0])
     files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"modeling_mine.py": b"raise SystemExit"}
     siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
     server.put(f"/api/models/{repo}/revision/{revision}?blobs=true", json.dumps({"siblings": siblings}).encode())
@@ -123,8 +118,8 @@ def test_the_checkpoint_opens_as_its_architecture_with_its_own_pad_and_rows_and_
 
 def test_the_folder_on_the_page_is_the_model_and_every_field_is_told(page: Page) -> None:
     scope: dict[str, Any] = {"__file__": str(page.folder / "mine.py")}
-    for code in blocks("python"):
+    for code in doc_pages.blocks(PAGE, "python"):
         exec(code, scope)
     assert set(scope["SOURCES"]) > set(scope["TOKENIZER"].sources) == {"tokenizer.json", "tokenizer_config.json"}
-    fields = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", DOC.read_text(), re.MULTILINE))))
+    fields = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
     assert fields == set(PretrainedModel.__dataclass_fields__)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import doc_pages
 import pytest
 from fakes.hub_server import TOKEN, Fault, HubServer, Repository
 from fakes.processes import environment, tulu, tulu_json
@@ -411,7 +412,7 @@ def test_the_command_prints_the_address(hub: HubServer, mine: Path) -> None:
 
 
 def test_the_commands_of_the_docs_do_what_the_docs_say(hub: HubServer, mine: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "publish.md").read_text(encoding="utf-8")
+    page = doc_pages.page("publish")
     lines = [line for block in re.findall(r"```\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert len(lines) == 4
     said = []

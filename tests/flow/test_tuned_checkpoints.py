@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import doc_pages
 import pytest
 import torch
 from fakes.file_server import FileServer
@@ -28,17 +29,11 @@ from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.reporting.table import Table, read_table
 from tulu_pipeline.specs.model import TunedModel
 
-DOC = Path(__file__).parents[2] / "docs" / "tuned_checkpoints.md"
+PAGE = doc_pages.page("tuned_checkpoints")
 ROWS = ("from-hub", "from-folder", "from-diff")
 ITEMS = 12
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def blocks(language: str) -> list[str]:
-    """Code on the page."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [code for written, code in found if written == language]
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,8 @@ class Page:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("page")
     write_models(folder)
-    (folder / "mine.py").write_text(blocks("python")[0])
-    plan, run, path = (line.replace("'", "").split()[1:] for line in blocks("")[0].splitlines())
+    (folder / "mine.py").write_text(doc_pages.blocks(PAGE, "python")[0])
+    plan, run, path = doc_pages.commands(PAGE)
     with FileServer() as server:
         serve(server, folder / "tiny-tuned")
         env = {"HF_ENDPOINT": server.url}
@@ -96,7 +91,7 @@ def write_models(folder: Path) -> None:
 
 def serve(server: FileServer, folder: Path) -> None:
     """The repository of the page's `HubModel`."""
-    (repo, revision) = re.findall(r'HubModel\(repo="(.*?)", revision="(.*?)"', blocks("python")[0])[0]
+    (repo, revision) = re.findall(r'HubModel\(repo="(.*?)", revision="(.*?)"', doc_pages.blocks(PAGE, "python")[0])[0]
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
     server.put(f"/api/models/{repo}/revision/{revision}?blobs=true", json.dumps({"siblings": siblings}).encode())
@@ -195,11 +190,11 @@ def test_the_other_code_on_the_page_is_right(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "my-llama" / name).write_text("{}")
     scope: dict[str, Any] = {"model_folder": model_folder, "__file__": str(tmp_path / "mine.py")}
-    for code in blocks("python")[1:]:
+    for code in doc_pages.blocks(PAGE, "python")[1:]:
         exec(code, scope)
     assert set(scope["sources"]) > {"config.json", "model.safetensors", "tokenizer.json"}
     assert scope["RELEASED"].base.name == "llama-7b"
-    fields = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", DOC.read_text(), re.MULTILINE))))
+    fields = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
     assert fields == set(TunedModel.__dataclass_fields__)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doc_pages import blocks, page
 
 from flows.catalog import BENCHMARKS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+TEXT = page("benchmarks")
 TITLES = {"Codex-Eval": "codex_eval", "AlpacaEval": "alpaca_eval"}
 
 
@@ -28,7 +29,7 @@ def test_the_metrics_it_names_are_settings() -> None:
     assert names <= known | {"toxigen_roberta"}
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))
+@pytest.mark.parametrize("code", blocks(TEXT))
 def test_its_code_runs(code: str, tmp_path: Path) -> None:
     folder = tmp_path / "classifier"
     folder.mkdir()

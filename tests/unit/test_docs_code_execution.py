@@ -1,13 +1,11 @@
 """The program in docs/code_execution.md runs, and its numbers are the code's."""
 
-import re
-from pathlib import Path
-
 import pytest
+from doc_pages import blocks, page
 
 from tulu_pipeline.sandbox import confine, probes, tiers, watching, world
 
-TEXT = (Path(__file__).parents[2] / "docs" / "code_execution.md").read_text()
+TEXT = page("code_execution")
 
 
 @pytest.mark.skipif(
@@ -15,7 +13,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "code_execution.md").read_text()
     reason="no sandbox on this machine: see `tulu doctor`",
 )
 def test_the_program_does_what_the_guide_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (code,) = blocks(TEXT)
     exec(compile(code, "docs/code_execution.md", "exec"), {})
     lines = sorted(capsys.readouterr().out.splitlines())
     assert lines[0].split() == ["1", "passed"]

@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from doc_pages import blocks, page
 from fakes.processes import tulu
 
 from tulu_pipeline.models.llama import FAMILY
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.specs.recipe import Recipe
 
-_PAGE = (Path(__file__).parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+_PAGE = page("finetuning")
 _DEFAULTS = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", _PAGE.partition("## A step")[0], re.MULTILINE)
 
 
@@ -29,7 +30,7 @@ def test_the_table_of_the_recipe_is_what_a_recipe_is_by_default() -> None:
 
 def test_the_recipes_on_the_page_are_what_is_said_of_them() -> None:
     names: dict[str, Recipe] = {}
-    for block in re.findall(r"```python\n(.*?)```", _PAGE.partition("## Adapters")[0], re.DOTALL):
+    for block in blocks(_PAGE.partition("## Adapters")[0]):
         exec(block, names)
     assert names["SHORT"].loss_norm == Recipe().loss_norm
     assert names["INDEPENDENT"].batch_plan == Recipe().batch_plan == "conversation"

@@ -2,14 +2,15 @@
 
 import functools
 import re
-from pathlib import Path
+
+from doc_pages import blocks, page
 
 from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.judge import Annotator
 
-_PAGE = Path(__file__).parents[2] / "docs" / "judges.md"
+_PAGE = page("judges")
 
 
 def test_the_pages_code_makes_the_values_it_speaks_of() -> None:
@@ -18,12 +19,12 @@ def test_the_pages_code_makes_the_values_it_speaks_of() -> None:
     )
     names: dict[str, object] = {"alpaca_eval": alpaca_eval}
     found = []
-    for block in re.findall("```python\n(.*?)```", _PAGE.read_text(), re.DOTALL):
+    for block in blocks(_PAGE):
         names["Experiment"] = bare
         code = re.sub(r"Experiment\(\s*\.\.\.,\s", "Experiment(", block).replace(
             "from tulu_pipeline.specs.experiment import Experiment", ""
         )
-        exec(compile(code, str(_PAGE), "exec"), names)
+        exec(compile(code, "docs/judges.md", "exec"), names)
         found.append(names.get("EXPERIMENT"))
     first, judge, last = found[0], names["judge"], found[-1]
     assert isinstance(first, Experiment)

@@ -1,17 +1,17 @@
 """The code of docs/mixtures.md runs."""
 
-import re
-from pathlib import Path
 from typing import Any
+
+from doc_pages import blocks, page
 
 from tulu_pipeline.specs.mixture import Mixture
 
-_PAGE = Path(__file__).parents[2] / "docs" / "mixtures.md"
+_PAGE = page("mixtures")
 
 
 def test_the_code_of_the_page_runs() -> None:
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL):
+    for block in blocks(_PAGE):
         exec(block, names)
     careful: Mixture = names["CAREFUL"]
     assert careful.caps() == (10_000, None, None, None)

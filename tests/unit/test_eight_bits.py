@@ -4,9 +4,9 @@ import ast
 import dataclasses
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
+import doc_pages
 import pytest
 
 from flows.catalog import find_experiment
@@ -51,7 +51,7 @@ def test_8_bits_for_a_metric_that_is_not_asked_are_an_error() -> None:
 
 
 def test_the_documented_metrics_of_the_paper_are_metrics() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    page = doc_pages.page("engines")
     (told,) = re.findall(r"eight_bit_metrics=(\(.*?\))", page)
     metrics: tuple[str, ...] = ast.literal_eval(told)
     known = {setting.metric for each in (mmlu.BENCHMARK, truthfulqa.BENCHMARK) for setting in each.settings}

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from doc_pages import blocks, commands, page
 from fakes.processes import tulu
 
 from tulu_pipeline.artifacts.source import Builtin, HubFile, LocalFile, PinnedFile
@@ -19,7 +20,7 @@ from tulu_pipeline.raw.convert import convert_rows
 from tulu_pipeline.raw.own import own_dataset
 from tulu_pipeline.specs.dataset import BrokenRow, ChangedRow, Dataset
 
-DOC = Path(__file__).parents[2] / "docs" / "own_data.md"
+PAGE = page("own_data")
 HELLO = (Message("user", "Hello?"), Message("assistant", "Hello."))
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -304,18 +305,10 @@ def test_a_call_that_makes_no_sense_says_what_to_write(call: dict[str, Any], err
     assert told in str(caught.value)
 
 
-def blocks(language: str) -> list[str]:
-    """Code on the page about own data."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [code for written, code in found if written == language]
-
-
 def test_the_page_about_own_data_does_what_it_says(tmp_path: Path) -> None:
-    (tmp_path / "letters.jsonl").write_text(blocks("json")[0])
-    (tmp_path / "mine.py").write_text(blocks("python")[0])
-    planned, ran, found = (
-        tulu(*line.replace("'", "").split()[1:], cwd=tmp_path) for line in blocks("")[0].splitlines()
-    )
+    (tmp_path / "letters.jsonl").write_text(blocks(PAGE, "json")[0])
+    (tmp_path / "mine.py").write_text(blocks(PAGE, "python")[0])
+    planned, ran, found = (tulu(*words, cwd=tmp_path) for words in commands(PAGE))
     assert planned.returncode == 0, planned.stderr
     assert "normalize[letters]" in planned.stdout
     assert ran.returncode == 0, ran.stderr
@@ -329,8 +322,8 @@ def test_the_page_about_own_data_does_what_it_says(tmp_path: Path) -> None:
 
 def test_the_calls_on_the_page_about_own_data_are_right() -> None:
     scope = {"own_dataset": own_dataset, "HubFile": HubFile, "PinnedFile": PinnedFile, "__file__": "/mine.py"}
-    calls = blocks("python")[1:]
+    calls = blocks(PAGE, "python")[1:]
     assert len(calls) == 3
     for code in calls:
         exec(code, scope)
-    assert set(re.findall(r"^\| `(\w+)` \|", DOC.read_text(encoding="utf-8"), re.MULTILINE)) == {"columns", *LAYOUTS}
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == {"columns", *LAYOUTS}

@@ -24,9 +24,12 @@ from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.recipe import Recipe
 from tulu_pipeline.tokens.encode import encode_many, id_type
-from tulu_pipeline.tokens.shards import TokenWriter
+from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
+from tulu_pipeline.training.batching.batches import token_weights
+from tulu_pipeline.training.batching.order import step_order
 from tulu_pipeline.training.launching.launch import finetune
+from tulu_pipeline.training.schedule import learning_rate
 from tulu_pipeline.training.tracking.record import StepRecord, read_steps
 
 STEPS = 60
@@ -168,3 +171,30 @@ def rank_pid(folder: Path, rank: int) -> int:
             if here and f"RANK={rank}" in variables and words[1:4] == ["-u", "-m", "tulu_pipeline.training.worker"]:
                 return int(entry.name)
     raise AssertionError(f"no rank {rank} of {folder} is running")
+
+
+def losses_in_torch(model: Any, tokens: Path, recipe: Recipe, steps: int) -> list[float]:
+    """The recipe in a dozen lines of torch, one conversation at a time; trains what of `model` wants gradients."""
+    import numpy as np
+    import torch
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, weight_decay=0.0)
+    rows = open_tokens(tokens)
+    losses = []
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, steps)
+        chosen = [rows[int(row)] for row in step_order(len(rows), recipe.conversations_per_step, recipe.seed, step)]
+        total = 0.0
+        for (ids, _), weights in zip(chosen, token_weights([mask for _, mask in chosen], "micro_mean", 2), strict=True):
+            input_ids = torch.tensor(ids.astype(np.int64))[None]
+            logits = model(input_ids=input_ids).logits[0, :-1]
+            nll = torch.nn.functional.cross_entropy(logits, input_ids[0, 1:], reduction="none")
+            loss = (nll * torch.tensor(weights)[1:]).sum()
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    return losses

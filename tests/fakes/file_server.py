@@ -6,10 +6,10 @@ Without a script it serves its files as a good server does: ranges, validators, 
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from fakes.loopback import LoopbackServer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Request:
     headers: dict[str, str]
 
 
-class FileServer:
+class FileServer(LoopbackServer):
     """Serves `files` by path. `script` holds, by path, the answers to come; the good one when it is used up."""
 
     def __init__(self) -> None:
@@ -64,17 +64,7 @@ class FileServer:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def put(self, path: str, data: bytes) -> str:
         """Serve `data` at `path`; returns its address."""

@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from fakes.loopback import LoopbackServer
 
 TOKEN = "hf_writes"
 _LARGE = (".safetensors", ".model")
@@ -115,7 +116,7 @@ class Refused(Exception):
         self.status, self.message, self.code = status, message, code
 
 
-class HubServer:
+class HubServer(LoopbackServer):
     """A hub where `owners` may be written to with `TOKEN`. `part_bytes` sends larger files in such parts."""
 
     def __init__(self, owners: tuple[str, ...] = ("camels",), part_bytes: int = 0) -> None:
@@ -143,17 +144,7 @@ class HubServer:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def create(self, name: str, *, private: bool = True) -> Repository:
         """A repository as the hub makes it: with `.gitattributes`, and a commit."""

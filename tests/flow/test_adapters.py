@@ -5,16 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from spawned_ranks import make_job, run_jobs, steps_of
 from training_runs import PROFILE, write_arithmetic, write_tiny_model
 
 from tulu_pipeline.specs.recipe import Lora
-from tulu_pipeline.tokens.shards import open_tokens
-from tulu_pipeline.training.batching.batches import token_weights
-from tulu_pipeline.training.batching.order import step_order
-from tulu_pipeline.training.schedule import learning_rate
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -254,7 +249,7 @@ def plain_peft(model_folder: Path, tokens_folder: Path, lora: Lora) -> tuple[lis
     """The same recipe in two dozen lines of torch and peft, one conversation at a time: losses and adapters."""
     import torch
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-    from training_runs import RECIPE
+    from training_runs import RECIPE, losses_in_torch
     from transformers import AutoModelForCausalLM
 
     recipe = replace(RECIPE, **SHORT)
@@ -263,23 +258,4 @@ def plain_peft(model_folder: Path, tokens_folder: Path, lora: Lora) -> tuple[lis
     torch.manual_seed(recipe.seed)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, config).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, weight_decay=0.0)
-    rows = open_tokens(tokens_folder)
-    found = []
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, STEPS)
-        chosen = [rows[int(row)] for row in step_order(len(rows), recipe.conversations_per_step, recipe.seed, step)]
-        total = 0.0
-        for (ids, _), weights in zip(chosen, token_weights([mask for _, mask in chosen], "micro_mean", 2), strict=True):
-            input_ids = torch.tensor(ids.astype(np.int64))[None]
-            logits = model(input_ids=input_ids).logits[0, :-1]
-            nll = torch.nn.functional.cross_entropy(logits, input_ids[0, 1:], reduction="none")
-            loss = (nll * torch.tensor(weights)[1:]).sum()
-            loss.backward()
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(total)
-    return found, get_peft_model_state_dict(model)
+    return losses_in_torch(model, tokens_folder, recipe, STEPS), get_peft_model_state_dict(model)

@@ -1,6 +1,5 @@
 """`tulu chat` with a real engine on a real, tiny checkpoint: through a pipe for scripts, through a terminal."""
 
-import importlib
 import json
 import os
 import pty
@@ -8,15 +7,14 @@ import select
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes.processes import TULU, environment
+from training_runs import write_tiny_model
 
 from tulu_pipeline.chat.options import EncodeOptions
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.inference.engine import EngineSettings, Finished, Request
-from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.tokens.encode import encode
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 from tulu_pipeline.tokens.tulu_template import write_tulu_template
@@ -27,10 +25,7 @@ CAP = 16
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    source: Any = FAMILY.models[0].sources["model"]
-    module, _, function = source.function.partition(":")
-    getattr(importlib.import_module(module), function)(folder, **dict(source.args))
+    folder = write_tiny_model(tmp_path_factory.mktemp("checkpoint"))
     write_tulu_template(folder)
     return folder
 

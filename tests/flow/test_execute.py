@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import importlib
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_runs import write_tiny_model
 
 from flows.graph import graph_of
 from flows.select import select
@@ -26,7 +26,6 @@ from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.benchmarks import codex_eval
 from tulu_pipeline.errors import BadInput, MissingOnMachine
 from tulu_pipeline.judging.replies import Reply
-from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.sandbox import tiers
 from tulu_pipeline.settings import read_settings
@@ -220,11 +219,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tuned_model_is_asked_the_raw_prompt_and_stopped_where_a_function_ends(files: Path, tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    source: Any = FAMILY.models[0].sources["model"]
-    module, _, function = source.function.partition(":")
-    getattr(importlib.import_module(module), function)(model, **dict(source.args))
+    model = write_tiny_model(tmp_path / "model")
     asked = {
         metric: generate_params(
             BENCHMARK, metric, tuned=True, engine="transformers", engine_dtype="float32", max_new_tokens=8, samples=2

@@ -17,6 +17,7 @@ from training_runs import (
     PROFILE,
     RECIPE,
     STEPS,
+    losses_in_torch,
     states_of,
     steps_of,
     train,
@@ -30,9 +31,6 @@ from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.models import tiny
 from tulu_pipeline.tokens.encode import Encoded
 from tulu_pipeline.tokens.shards import TokenWriter, open_tokens
-from tulu_pipeline.training.batching.batches import token_weights
-from tulu_pipeline.training.batching.order import step_order
-from tulu_pipeline.training.schedule import learning_rate
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -248,29 +246,11 @@ _plain: dict[str, Any] = {}
 
 def plain_training(model_folder: Path, tokens_folder: Path) -> tuple[list[float], dict[str, Any]]:
     """The same recipe in a dozen lines of torch, one conversation at a time: losses and weights."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     if _plain:
         return _plain["losses"], _plain["weights"]
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    rows = open_tokens(tokens_folder)
-    losses = []
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = learning_rate(RECIPE, step, STEPS)
-        chosen = [rows[int(row)] for row in step_order(len(rows), RECIPE.conversations_per_step, RECIPE.seed, step)]
-        total = 0.0
-        for (ids, _), weights in zip(chosen, token_weights([mask for _, mask in chosen], "micro_mean", 2), strict=True):
-            input_ids = torch.tensor(ids.astype(np.int64))[None]
-            logits = model(input_ids=input_ids).logits[0, :-1]
-            nll = torch.nn.functional.cross_entropy(logits, input_ids[0, 1:], reduction="none")
-            loss = (nll * torch.tensor(weights)[1:]).sum()
-            loss.backward()
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(total)
+    losses = losses_in_torch(model, tokens_folder, RECIPE, STEPS)
     _plain.update(losses=losses, weights=model.state_dict())
     return losses, model.state_dict()

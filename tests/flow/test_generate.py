@@ -1,7 +1,6 @@
 """Generation with real engines on a real, tiny model: what is answered is kept, and engines agree."""
 
 import dataclasses
-import importlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from training_runs import write_tiny_model
 
 from tasks.generate import GenerateParams, generate_params, run_generate
 from tulu_pipeline.artifacts.json_lines import read_lines
@@ -22,7 +22,6 @@ from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.benchmarks import gsm, mmlu
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.inference.engine import EngineName
-from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 from tulu_pipeline.specs.benchmark import Benchmark, Completion
@@ -51,11 +50,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    source: Any = FAMILY.models[0].sources["model"]
-    module, _, function = source.function.partition(":")
-    getattr(importlib.import_module(module), function)(folder, **dict(source.args))
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

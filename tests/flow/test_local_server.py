@@ -1,6 +1,5 @@
 """A server of one's own: vLLM answers, and judges, through the same client as a paid provider."""
 
-import importlib
 import json
 import math
 import socket
@@ -11,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from training_runs import write_tiny_model
 
 from flows.graph import graph_of
 from flows.session import Request, prepare_graph, run_in_threads
@@ -26,7 +25,6 @@ from tulu_pipeline.benchmarks import alpaca_eval
 from tulu_pipeline.budget import Budget
 from tulu_pipeline.inference.engine import EngineSettings, engine_environment
 from tulu_pipeline.inference.served import completion_of, request_of
-from tulu_pipeline.models.tiny import FAMILY
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import child_environment, read_settings
 from tulu_pipeline.specs.api_model import ApiModel
@@ -45,10 +43,7 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 @pytest.fixture(scope="module")
 def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
-    source: Any = FAMILY.models[0].sources["model"]
-    module, _, function = source.function.partition(":")
-    (folder / "model").mkdir()
-    getattr(importlib.import_module(module), function)(folder / "model", **dict(source.args))
+    write_tiny_model(folder / "model")
     (folder / "template.jinja").write_text(TEMPLATE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,6 +1,5 @@
 """The transformers engine in this process: weights in 8 bits, and memory that runs out."""
 
-import importlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_runs import write_tiny_model
 
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
 from tulu_pipeline.memory import Batches, TooLarge, is_out_of_memory
-from tulu_pipeline.models.tiny import FAMILY
 
 pytestmark = pytest.mark.timeout(240)
 LETTERS = {"A": 36, "B": 37, "C": 38, "D": 39}
@@ -21,11 +20,7 @@ Answers = dict[str, Finished | Failed]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    source: Any = FAMILY.models[0].sources["model"]
-    module, _, function = source.function.partition(":")
-    getattr(importlib.import_module(module), function)(folder, **dict(source.args))
-    return folder
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

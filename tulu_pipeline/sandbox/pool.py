@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.sandbox import turns
 from tulu_pipeline.sandbox.program import Program, Tier, Verdict
 from tulu_pipeline.sandbox.suspicion import suspicions
 from tulu_pipeline.sandbox.tiers import bwrap, bwrap_bounds_folders
@@ -38,8 +39,8 @@ def run_programs(
 ) -> Iterator[Verdict]:
     """Execute programs side by side; verdicts as they are reached.
 
-    One that ran out of time while it did not have a processor to itself is tried again at the end, alone, and that
-    verdict holds: how busy the machine is decides nothing.
+    One that ran out of time while it did not have a processor to itself is tried again at the end, when no program of
+    any other pool runs on this machine, and that verdict holds: how many run side by side decides nothing.
 
     Args:
         programs: read as there is room for them.
@@ -55,13 +56,17 @@ def run_programs(
     slow: list[Program] = []
     with contextlib.ExitStack() as stack:
         zygotes = [stack.enter_context(_Zygote(tier, packages or {}, on_process)) for _ in range(max(1, workers))]
-        for program, verdict in _spread(programs, zygotes, timeout_seconds):
-            if verdict.outcome == "timed_out" and verdict.cpu_seconds < _UNDISTURBED * timeout_seconds:
-                slow.append(program)
-            else:
-                yield verdict
-        for program, verdict in _spread(slow, zygotes[:1], timeout_seconds, ahead=1):
-            yield replace(verdict, attempts=2, program_id=program.program_id)
+        with turns.side_by_side():
+            for program, verdict in _spread(programs, zygotes, timeout_seconds):
+                if verdict.outcome == "timed_out" and verdict.cpu_seconds < _UNDISTURBED * timeout_seconds:
+                    slow.append(program)
+                else:
+                    yield verdict
+        if not slow:
+            return
+        with turns.alone():
+            for program, verdict in _spread(slow, zygotes[:1], timeout_seconds, ahead=1):
+                yield replace(verdict, attempts=2, program_id=program.program_id)
 
 
 def try_out(tier: Tier) -> str:

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes.processes import TULU, environment
+from fakes.processes import TULU, environment, left_behind
+from fakes.waiting import wait_for
 from training_runs import write_tiny_model
 
 from tulu_pipeline.chat.options import EncodeOptions
@@ -73,6 +74,15 @@ def test_what_is_drawn_follows_from_the_seed_and_a_plain_pipe_gets_one_line_each
     third, fourth = ask(checkpoint, "Hello\n/reset\nHello\n", "--temperature", "1", "--seed", "3").stdout.splitlines()
     assert third != fourth
     assert ask(checkpoint, "Hello\n", "--temperature", "1", "--seed", "4").stdout == fourth + "\n"
+
+
+def test_a_chat_that_is_killed_leaves_no_process_behind(checkpoint: Path) -> None:
+    command = [TULU, "chat", str(checkpoint), "--max-new-tokens", "1900", "--temperature", "1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment(), **pipes) as process:
+        wait_for(lambda: any("talk_worker" in line for line in left_behind(checkpoint, 0)))
+        process.kill()
+    assert left_behind(checkpoint) == []
 
 
 class Terminal:

@@ -102,7 +102,12 @@ def run_child(
 
 @contextlib.contextmanager
 def supervised(
-    command: Sequence[str], *, stdout: int | IO[bytes], stderr: int | IO[bytes], env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`command` under a supervisor while the block runs; what is left of it and its descendants then ends at once.
 
@@ -110,6 +115,7 @@ def supervised(
         command: program and arguments.
         stdout: where its output goes.
         stderr: likewise.
+        stdin: what it reads.
         env: variables on top of this process's environment.
 
     Yields:
@@ -119,7 +125,7 @@ def supervised(
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(watched), *command],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=child_environment(**(env or {})),

@@ -78,7 +78,7 @@ def main() -> int:
 
     environment = {**os.environ, "TULU_SUPERVISOR_PID": str(this)}
     try:
-        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_supervisor)
+        child = subprocess.Popen(command, env=environment, preexec_fn=die_with_supervisor)
     except OSError as error:
         sys.stderr.write(f"cannot start: {error}\n")
         return 127

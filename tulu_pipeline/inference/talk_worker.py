@@ -78,7 +78,8 @@ def main() -> None:
                 }
             )
     sys.stderr.flush()
-    os._exit(0)  # there is nothing to save, and taking torch down costs seconds
+    if not settings.gpu:
+        os._exit(0)  # there is nothing to save and no process to end, and taking torch down costs seconds
 
 
 if __name__ == "__main__":

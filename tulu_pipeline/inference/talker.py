@@ -14,20 +14,19 @@ from types import TracebackType
 from typing import Any
 
 from tulu_pipeline.artifacts.child_side import EVENT_PREFIX
-from tulu_pipeline.artifacts.children import tail
+from tulu_pipeline.artifacts.children import supervised, tail
 from tulu_pipeline.artifacts.interrupts import Terminated, forget
 from tulu_pipeline.artifacts.json_lines import to_line
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.inference.engine import EngineSettings, Finished, Request, engine_environment
 from tulu_pipeline.inference.talk_worker import Order
-from tulu_pipeline.settings import child_environment
 
 _PREFIX = EVENT_PREFIX.encode()
 _GRACE_SECONDS = 5.0
 
 
 class Talker:
-    """A loaded model. Use it in a `with` block: its process ends there.
+    """A loaded model. Use it in a `with` block: its process ends there, with all that it started.
 
     Attributes:
         context_tokens: the model's longest sequence.
@@ -40,21 +39,24 @@ class Talker:
             StageFailed: it cannot be loaded; `what` has the last lines of `log`.
         """
         self._log = log
+        self._held = contextlib.ExitStack()
         with log.open("ab") as log_file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tulu_pipeline.inference.talk_worker", to_line(settings).decode()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log_file,
-                env=child_environment(**engine_environment(settings)),
-                start_new_session=True,  # Ctrl-C in the terminal ends an answer, not the process
+            # In a session of its own: Ctrl-C in the terminal ends an answer, not the process.
+            self._process = self._held.enter_context(
+                supervised(
+                    [sys.executable, "-m", "tulu_pipeline.inference.talk_worker", to_line(settings).decode()],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log_file,
+                    env=engine_environment(settings),
+                )
             )
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         threading.Thread(target=self._read, daemon=True, name="talker").start()
         try:
             self.context_tokens = int(self._next()["context_tokens"])
         except BaseException:
-            self._process.kill()
+            self._held.close()
             raise
 
     def __enter__(self) -> Talker:
@@ -65,10 +67,9 @@ class Talker:
     ) -> None:
         with contextlib.suppress(OSError):
             self._stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        self._held.close()
 
     def answer(self, request: Request, on_text: Callable[[str], None]) -> Finished:
         """Answer a request; Ctrl-C ends the answer where it is, a second one raises.

@@ -14,7 +14,6 @@ from tulu_pipeline.errors import MissingOnMachine
 EngineName = Literal["vllm", "transformers"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8"]
-SEQUENCES = 128  # at a time; vLLM's own default for an engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ class EngineSettings:
         quantization: of the weights; `int8` by bitsandbytes, of the transformers engine alone.
         gpu: whether to use the GPU. tensor_parallel: over how many. gpu_memory_share: of each, at most.
         cache_gib: key-value cache on a CPU.
-        sequences: that vLLM works on at a time, at most.
+        sequences: that vLLM works on at a time, at most; None for as many as it takes by itself.
     """
 
     engine: EngineName
@@ -112,7 +111,7 @@ class EngineSettings:
     tensor_parallel: int = 1
     gpu_memory_share: float = 0.9
     cache_gib: int = 1
-    sequences: int = SEQUENCES
+    sequences: int | None = None
 
 
 def chosen(request: Request, logprobs: Mapping[int, float]) -> Finished | Failed:

@@ -19,7 +19,7 @@ from tulu_pipeline.memory import tells_of_memory
 
 _log = logging.getLogger(__name__)
 
-_HALVINGS = 3
+_FEWER = (64, 32, 16)  # sequences at a time
 _READ_BYTES = 65_536
 
 
@@ -28,8 +28,8 @@ def run_engine(
 ) -> None:
     """Answer `work` in a process of its own.
 
-    Where vLLM, once loaded, runs out of memory it is started again with half as many sequences at a time, three times
-    at most; what is recorded is not asked again. The transformers engine halves its batches by itself.
+    Where vLLM, once loaded, runs out of memory it is started again with 64 sequences at a time, then 32, then 16; what
+    is recorded is not asked again. The transformers engine halves its batches by itself.
 
     Args:
         work: what is asked.
@@ -52,16 +52,15 @@ def run_engine(
         on_event(event)
 
     command = [sys.executable, "-m", "tulu_pipeline.inference.worker", str(description)]
-    for halvings in range(_HALVINGS + 1):
+    for sequences in (*_FEWER, None):
         description.write_bytes(to_line(work))
         before, loaded = log.stat().st_size if log.exists() else 0, False
         try:
             run_child(command, ctx=ctx, log=log, env=engine_environment(work.engine), on_event=hear)
             return
         except StageFailed:
-            sequences = work.engine.sequences // 2
-            is_vllm, last = work.engine.engine == "vllm", halvings == _HALVINGS or not sequences
-            last = last or all(job.name in finished for job in work.jobs)
+            is_vllm = work.engine.engine == "vllm"
+            last = sequences is None or all(job.name in finished for job in work.jobs)
             if last or not (is_vllm and loaded and tells_of_memory(_end(log, before))):
                 raise
         _log.warning("%s: out of memory, starting again with %d sequences at a time", log, sequences)

@@ -9,8 +9,9 @@ from typing import Any
 from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
+from vllm.usage.usage_lib import UsageContext
 
-from tulu_pipeline.inference.engine import SEQUENCES, EngineSettings, Failed, Finished, Request, chosen
+from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request, chosen
 
 
 class VllmEngine:
@@ -32,9 +33,12 @@ class VllmEngine:
                 enable_prefix_caching=True,
                 disable_log_stats=True,
                 **place,
-            )
+            ),
+            # On a GPU as many at a time as vLLM takes for work that nobody waits for, not for a chat.
+            usage_context=UsageContext.LLM_CLASS if settings.gpu else UsageContext.ENGINE_CONTEXT,
         )
-        self._sequences = settings.sequences
+        self._sequences = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+        self._is_cut = settings.sequences is not None
 
     @property
     def context_tokens(self) -> int:
@@ -42,7 +46,7 @@ class VllmEngine:
 
     @property
     def note(self) -> str:
-        return "" if self._sequences >= SEQUENCES else f"out of memory with more than {self._sequences} at a time"
+        return f"out of memory with more than {self._sequences} at a time" if self._is_cut else ""
 
     def submit(self, requests: Iterable[Request]) -> Iterator[Finished | Failed]:
         waiting = iter(requests)

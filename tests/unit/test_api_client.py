@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -219,6 +220,45 @@ def test_a_long_retry_after_silences_all_requests(client: Client, server: OpenAI
     answers = ask(client, *(question(f"q{n}") for n in range(40)))
     assert all(isinstance(each, Reply) for each in answers)
     assert time.monotonic() - started >= 1
+
+
+def test_waiting_for_ones_turn_does_not_count_against_the_deadline(
+    client: Client, server: OpenAIServer, tmp_path: Path
+) -> None:
+    hasty, budget = replace(QUICK, deadline_seconds=0.3), Budget(Decimal(5))
+    server.faults = [Fault(status=429, headers={"retry-after": "0.6"})]
+    with connected("openai", context(tmp_path), hasty) as many:
+        silenced = ask(many, *(question(f"q{n}") for n in range(30)), budget=budget)
+    server.seconds = 0.15
+    with connected("openai", context(tmp_path, api_slots=1), hasty) as one:
+        queued = ask(one, *(question(f"r{n}") for n in range(5)), budget=budget)
+    assert all(isinstance(each, Reply) for each in (*silenced, *queued))
+    assert budget.spent == server.charged
+
+
+def test_rate_limits_are_no_failed_attempts(client: Client, server: OpenAIServer, tmp_path: Path) -> None:
+    refusals = 2 * QUICK.attempts
+    server.faults = [Fault(status=429, headers={"retry-after": "0"}, times=refusals)]
+    started = time.monotonic()
+    with connected("openai", context(tmp_path), replace(QUICK, base_seconds=0.05, longest_seconds=0.05)) as patient:
+        (answer,) = ask(patient, question("one"))
+    assert isinstance(answer, Reply)
+    assert len(server.asked) == refusals + 1
+    assert time.monotonic() - started > refusals * 0.05 / 4  # half of the longest on average
+
+
+def test_rate_limits_without_end_end_on_the_deadline(client: Client, server: OpenAIServer, tmp_path: Path) -> None:
+    server.faults = [Fault(status=429, headers={"retry-after-ms": "1"}, times=1_000_000)]
+    with connected("openai", context(tmp_path), replace(QUICK, attempts=2, deadline_seconds=0.5)) as hasty:
+        (answer,) = ask(hasty, question("one"))
+    assert isinstance(answer, ApiError)
+    assert answer.kind == "rate_limit"
+    assert 2 < answer.attempts == len(server.asked)
+
+
+def test_the_wait_between_attempts_has_an_end_however_many_there_were() -> None:
+    dice = random.Random(0)
+    assert all(0 <= Patience().wait_seconds(attempt, dice) <= 60 for attempt in (1, 10, 5000))
 
 
 def test_retry_after_is_read_in_all_its_forms() -> None:

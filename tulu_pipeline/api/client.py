@@ -256,20 +256,19 @@ class Client:
 
     async def _try(self, request: ApiRequest, digest: str, budget: Budget, stop: threading.Event) -> Answer:
         """Attempt after attempt, as long as there is patience."""
-        patience, tries = self.patience, 0
-        deadline = time.monotonic() + patience.deadline_seconds
+        patience, tries, failures, used_seconds = self.patience, 0, 0, 0.0
         while True:
             entered = await self._flow.enter()
             fault: Fault | None = None
             answered = False
+            started = time.monotonic()
             try:
                 if stop.is_set():
                     return ApiError(kind="stopped", reason="an earlier error concerns all", attempts=tries)
-                tries += 1
-                seconds = max(0.001, min(patience.attempt_seconds, deadline - time.monotonic()))
                 async with self._paid(request, budget) as bill:
                     if bill is None:
                         return ApiError(kind="budget", reason=_no_room(request, budget, self.price(request.model)))
+                    tries, started, seconds = tries + 1, time.monotonic(), patience.attempt_seconds
                     found = await asyncio.wait_for(attempt(self._sdk, request, digest, seconds), seconds + 1)
                     if isinstance(found, Reply):
                         answered = True
@@ -281,17 +280,17 @@ class Client:
             finally:
                 limited = fault is not None and fault.kind == "rate_limit"
                 await self._flow.leave(entered, answered=answered, limited=limited)
-            if not fault.retried or tries >= patience.attempts:
+            failures += not limited
+            if fault.retried and fault.retry_after_seconds is not None:
+                self._flow.hush(fault.retry_after_seconds)
+            if not fault.retried or failures >= patience.attempts:
                 return ApiError(kind=fault.kind, reason=fault.reason, attempts=tries)
-            asked_to_wait = fault.retry_after_seconds
-            if asked_to_wait is not None:
-                self._flow.hush(asked_to_wait)
-                deadline += asked_to_wait
-            else:
-                await asyncio.sleep(patience.wait_seconds(tries, self._dice))
-            if time.monotonic() >= deadline:
+            wait_seconds = patience.wait_seconds(tries, self._dice)
+            used_seconds += time.monotonic() - started + wait_seconds
+            if used_seconds >= patience.deadline_seconds:
                 reason = f"{fault.reason}; {patience.deadline_seconds:.0f} s are over"
                 return ApiError(kind=fault.kind, reason=reason, attempts=tries)
+            await asyncio.sleep(wait_seconds)
             log.info("%s: trying again after %s (%s)", self.provider, fault.kind, fault.reason)
 
     @contextlib.asynccontextmanager

@@ -26,6 +26,7 @@ _KINDS: Mapping[int, ErrorKind] = {
 _NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _TOO_LONG = "context_length_exceeded"
 _SHOWN = 200
+_MOST_DOUBLINGS = 60  # of a wait; more is no number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +55,12 @@ class Patience:
     """How long a request is tried.
 
     Attributes:
-        attempts: at most.
+        attempts: that may fail; one that met a rate limit did not, however often that happens.
         attempt_seconds: for each, until the answer is whole.
-        deadline_seconds: for all of them; waiting that the server asks for does not count.
+        deadline_seconds: for all of them and the waits between; none begins later. Waiting for a turn, or because the
+            server asks for it, does not count.
         base_seconds, longest_seconds: the wait before attempt n + 1 is drawn between 0 and base · 2ⁿ⁻¹, at most the
-            longest ("full jitter").
+            longest ("full jitter"); where the server asks for more, it is more.
     """
 
     attempts: int = 10
@@ -69,7 +71,7 @@ class Patience:
 
     def wait_seconds(self, attempt: int, dice: random.Random) -> float:
         """How long to wait after the `attempt`-th attempt, counted from 1."""
-        return dice.uniform(0, min(self.longest_seconds, self.base_seconds * 2.0 ** (attempt - 1)))
+        return dice.uniform(0, min(self.longest_seconds, self.base_seconds * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)))
 
 
 def fault_of_status(status: int, headers: Mapping[str, str], body: str) -> Fault:

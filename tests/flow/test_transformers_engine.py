@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from training_runs import write_tiny_model
 
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request
+from tulu_pipeline.inference.prompts import encode_prompts
 from tulu_pipeline.memory import Batches, TooLarge, is_out_of_memory
+from tulu_pipeline.tokens.control_tokens import Prompt
+from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.timeout(240)
 LETTERS = {"A": 36, "B": 37, "C": 38, "D": 39}
@@ -61,6 +64,28 @@ def requests(seed: int = 0) -> list[Request]:
 
 def answers(engine: Any, asked: list[Request]) -> Answers:
     return {answer.request_id: answer for answer in engine.submit(asked)}
+
+
+def test_a_stop_string_ends_a_text_as_soon_as_it_is_there_and_never_across_the_prompts_end(
+    model: Path, engine: Any
+) -> None:
+    tokenizer = load_tokenizer(model)
+    (prompt_ids,) = encode_prompts([Prompt(text="What is 2 and 3?\n")], tokenizer)
+
+    def answer(*stop: str) -> Finished:
+        request = Request(request_id="0", prompt_ids=prompt_ids, max_new_tokens=24, stop=stop)
+        (found,) = engine.submit([request])
+        assert isinstance(found, Finished)
+        return found
+
+    whole = answer()
+    assert whole.finish_reason == "length"
+    assert answer(f"\n{whole.text[:2]}") == whole
+    middle = whole.text[9:13]
+    cut = answer(middle)
+    assert cut.text == whole.text[: whole.text.find(middle)]
+    assert cut.finish_reason == "stop"
+    assert cut.completion_tokens < whole.completion_tokens
 
 
 def test_weights_in_8_bits_answer_nearly_as_whole_ones_and_each_request_by_itself(

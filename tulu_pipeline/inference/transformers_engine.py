@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from tulu_pipeline.errors import BadInput
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Finished, Request, chosen
+from tulu_pipeline.lacking_weights import refuse_lacking
 from tulu_pipeline.memory import Batches, TooLarge
 
 _LOOK_AHEAD = 256
@@ -37,9 +37,7 @@ class TransformersEngine:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             settings.model, dtype=getattr(torch, settings.dtype), output_loading_info=True, **self._how(settings)
         )
-        if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise BadInput(f"no file has `{missing[0]}`{more}", settings.model, "fetch or copy the whole model again")
+        refuse_lacking(loaded["missing_keys"], settings.model)
         self._model = (model if settings.quantization == "int8" else model.to(self._device)).eval()
         self._batches: Batches[Request, list[Finished | Failed]] = Batches(
             1 if settings.quantization == "int8" else _BATCH, _tokens
@@ -105,7 +103,7 @@ class TransformersEngine:
 
     def _generate(self, batch: Sequence[Request], input_ids_BT: Any) -> Iterator[Finished | Failed]:
         first = batch[0]
-        stop = {"stop_strings": list(first.stop), "tokenizer": self._tokenizer} if first.stop else {}
+        stop = {"stopping_criteria": [self._said(first)]} if first.stop else {}
         for request, output_ids_T in zip(batch, self._output_ids(first, input_ids_BT, **stop), strict=True):
             yield self._finished(request, output_ids_T[len(request.prompt_ids) :], self._ends())
 
@@ -126,6 +124,22 @@ class TransformersEngine:
             **more,
         )
         return list(output_ids_BT.tolist())
+
+    def _said(self, first: Request) -> Callable[..., Any]:
+        """Whether a stop string stands behind the prompt; a prompt's end is no part of one."""
+        behind = len(first.prompt_ids)
+        reach = max(len(stop.encode()) for stop in first.stop)  # in tokens: none is shorter than a byte
+
+        def criterion(input_ids_BT: Any, scores: Any, **_: Any) -> Any:
+            start = max(behind, input_ids_BT.shape[1] - reach)
+            # Behind the token before: alone, a tokenizer of words drops the space before the first of them.
+            before = self._tokenizer.batch_decode(input_ids_BT[:, start - 1 : start], skip_special_tokens=True)
+            whole = self._tokenizer.batch_decode(input_ids_BT[:, start - 1 :], skip_special_tokens=True)
+            texts = [text[len(lead) :] for text, lead in zip(whole, before, strict=True)]
+            found = [any(stop in text for stop in first.stop) for text in texts]
+            return torch.tensor(found, device=input_ids_BT.device)
+
+        return criterion
 
     def _ends(self) -> set[int]:
         return _as_set(self._model.generation_config.eos_token_id) | _as_set(self._tokenizer.eos_token_id)

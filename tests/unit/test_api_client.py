@@ -17,6 +17,7 @@ import pytest
 from fakes.openai_server import KEY, Fault, OpenAIServer, openai_server
 
 from tulu_pipeline.api.answers import parse_reply
+from tulu_pipeline.api.asking import ask_all
 from tulu_pipeline.api.client import Client, Spending, connected
 from tulu_pipeline.api.concurrency import Flow
 from tulu_pipeline.api.prices import read_prices
@@ -25,7 +26,7 @@ from tulu_pipeline.api.requests import ApiError, ApiRequest, Message, Reply, Sam
 from tulu_pipeline.api.retry import Patience, retry_after_seconds
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.budget import Budget
-from tulu_pipeline.errors import BadInput, MissingOnMachine
+from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import read_settings
 
@@ -129,7 +130,13 @@ def test_what_may_pass_is_tried_again(client: Client, server: OpenAIServer, faul
         (Fault(status=429, code="insufficient_quota"), "quota"),
         (Fault(status=400, code="context_length_exceeded"), "context_length"),
         (Fault(status=400, code="invalid_request_error"), "bad_request"),
+        (Fault(status=413, code="too_large"), "bad_request"),
+        (Fault(status=422, code="invalid"), "bad_request"),
         (Fault(status=404, code="model_not_found"), "not_found"),
+        (Fault(status=402, message="Insufficient credits"), "quota"),
+        (Fault(status=302, headers={"location": "/elsewhere"}), "unexpected"),
+        (Fault(status=405), "unexpected"),
+        (Fault(status=451, body="<html>"), "unexpected"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -182,6 +189,19 @@ def test_after_the_money_is_gone_nothing_more_is_sent(client: Client, server: Op
     assert len(answers) == 200
     assert kinds == {"quota", "stopped"}
     assert len(server.asked) < 60
+
+
+@pytest.mark.parametrize("status", [302, 402, 405, 451])
+def test_what_no_request_is_at_fault_for_fails_the_work_and_is_asked_for_the_next_time(
+    client: Client, server: OpenAIServer, tmp_path: Path, status: int
+) -> None:
+    requests = {text: question(text) for text in ("one", "two", "three", "four")}
+    server.faults = [Fault(status=status, message="Insufficient credits", match="three")]
+    with pytest.raises(StageFailed, match="Insufficient credits"):
+        ask_all(client, requests, context(tmp_path), name="judge/x")
+    answers, _ = ask_all(client, requests, context(tmp_path), name="judge/x")
+    assert all(isinstance(each, Reply) for each in answers.values())
+    assert sum(server.charges.values()) == len(requests)
 
 
 def test_a_storm_of_rate_limits_slows_the_client_down_and_loses_nothing(client: Client, server: OpenAIServer) -> None:

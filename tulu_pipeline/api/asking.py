@@ -103,6 +103,7 @@ def _failure(errors: list[ApiError], total: int, where: str) -> StageFailed:
         "auth": f"look at the provider's key, then run the same command: {again}",
         "budget": f"a higher `--max-usd`: {again}",
         "quota": f"see to the provider's account, then run the same command: {again}",
+        "unexpected": f"look at the provider's address and what lies before it, then run the same command: {again}",
     }
     kind = Unreachable if first.kind in _UNREACHABLE else StageFailed
     return kind(

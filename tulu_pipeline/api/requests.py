@@ -22,9 +22,10 @@ ErrorKind = Literal[
     "server",  # an error of the server's own
     "stopped",  # not sent, because an earlier error concerns all
     "timeout",  # nothing came in time
+    "unexpected",  # a status that is no answer to such a request: a redirection, a method not allowed
 ]
 # After one of these nothing that is still to be sent can succeed.
-HOPELESS: frozenset[ErrorKind] = frozenset({"auth", "budget", "not_found", "quota"})
+HOPELESS: frozenset[ErrorKind] = frozenset({"auth", "budget", "not_found", "quota", "unexpected"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

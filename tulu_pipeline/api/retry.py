@@ -16,10 +16,12 @@ _RETRIED: frozenset[ErrorKind] = frozenset({"rate_limit", "server", "timeout", "
 _KINDS: Mapping[int, ErrorKind] = {
     400: "bad_request",
     401: "auth",
+    402: "quota",
     403: "auth",
     404: "not_found",
     408: "timeout",
     409: "server",
+    413: "bad_request",
     422: "bad_request",
     429: "rate_limit",
 }
@@ -82,7 +84,7 @@ def fault_of_status(status: int, headers: Mapping[str, str], body: str) -> Fault
     """
     error = _error(body)
     code, message = str(error.get("code") or error.get("type") or ""), str(error.get("message") or "")
-    kind: ErrorKind = _KINDS.get(status, "server" if status >= 500 else "bad_request")
+    kind: ErrorKind = _KINDS.get(status, "server" if status >= 500 else "unexpected")
     if _NO_MONEY & {code, str(error.get("type") or "")}:
         kind = "quota"
     elif status in (400, 413) and (code == _TOO_LONG or "maximum context length" in message):

@@ -14,7 +14,7 @@ from typing import Any
 
 from training_runs import PROFILE, RECIPE
 
-from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.errors import TuluError
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.saving.state import newest_state, saved_steps, state_folder, state_identity
@@ -51,7 +51,7 @@ def run_jobs(
 
     Args:
         jobs: these trainings.
-        refused: then those that each rank must end by a StageFailed, which is `refused-<rank>` in its folder.
+        refused: then those that each rank must end by a TuluError, which is `refused-<rank>` in its folder.
         first: called with the rank in each of them, before any training; a function of a module.
 
     Raises:
@@ -109,7 +109,7 @@ def _rank(
                 state, _ = newest_state(job.work, state_identity(job.ranks, job.profile.zero_stage))
                 train(job.model_copy(update={"resume": state}), rank)
         except Exception as error:
-            if job in refused and isinstance(error, StageFailed):
+            if job in refused and isinstance(error, TuluError):
                 (job.work.parent / f"refused-{rank}").write_text(str(error))
                 continue
             (job.work.parent / f"error-{rank}").write_text(traceback.format_exc())

@@ -164,8 +164,8 @@ def zero3(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -
 def together(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trainings on ranks that were started once: the folder of each, by its name.
 
-    `trouble` with the disk of one rank, which fails at a save and lags; `unbroken` under ZeRO-3; `no number`, whose
-    first step destroys the model.
+    `trouble` with the disk of one rank, which fails at a save and lags; `unbroken` under ZeRO-3; `lacking` under it, of
+    a model without all its weights; `no number`, whose first step destroys the model.
     """
     folder = tmp_path_factory.mktemp("together")
     looks = {"held_out_conversations": 8, "held_out_every_steps": 2, "max_steps": 6}
@@ -173,8 +173,24 @@ def together(model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory
     never, often = replace(PROFILE, checkpoint_every_steps=0), replace(PROFILE, checkpoint_every_steps=2)
     trouble = make_job(folder / "trouble", model, tokens, often, **looks)
     unbroken = make_job(folder / "unbroken", model, tokens, replace(never, zero_stage=3))
+    lacks = tied_and_without(folder / "model", model, "model.layers.1.mlp.up_proj.weight")
+    lacking = make_job(folder / "lacking", lacks, tokens, replace(never, zero_stage=3))
     no_number = make_job(folder / "no number", model, tokens, often, **too_fast)
-    run_jobs([trouble, unbroken], refused=[no_number], first=trouble_for_the_second_rank)
+    run_jobs([trouble, unbroken], refused=[lacking, no_number], first=trouble_for_the_second_rank)
+    return folder
+
+
+def tied_and_without(folder: Path, model: Path, name: str) -> Path:
+    """A copy whose head is its embeddings, and whose files lack both the head and the tensor `name`."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder)
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"tie_word_embeddings": True}))
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -265,6 +281,14 @@ def test_a_held_out_loss_that_is_no_number_is_refused_by_all_ranks(together: Pat
     assert said[0] == said[1]
     assert said[0].startswith("the held-out loss is nan after step 1\nwhere: ")
     assert states_of(together / "no number") == []
+
+
+def test_a_model_that_lacks_a_tensor_is_refused_by_all_ranks_of_zero_3_and_a_tied_head_is_no_such_tensor(
+    together: Path,
+) -> None:
+    for rank in range(2):
+        said = (together / "lacking" / f"refused-{rank}").read_text()
+        assert said.startswith("no file has `model.layers.1.mlp.up_proj.weight`\nwhere: ")
 
 
 @pytest.fixture(scope="module")

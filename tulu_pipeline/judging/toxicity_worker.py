@@ -22,8 +22,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tulu_pipeline.artifacts.append_file import AppendFile, read_appended
 from tulu_pipeline.artifacts.child_side import emit, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line, read_lines
-from tulu_pipeline.errors import BadInput, StageFailed
+from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.judging.toxicity import Classified, ClassifierJob, Text
+from tulu_pipeline.lacking_weights import refuse_lacking
 from tulu_pipeline.memory import Batches, TooLarge
 
 _SHOWN = 10
@@ -38,9 +39,7 @@ class Classifier:
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )
-        if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise BadInput(f"no file has `{missing[0]}`{more}", folder, "fetch or copy the whole classifier again")
+        refuse_lacking(loaded["missing_keys"], folder, "classifier")
         self._model = model.to(self._device).eval()
         # RoBERTa numbers positions from behind the padding's id, so two of its 514 cannot be used.
         positions = int(model.config.max_position_embeddings)

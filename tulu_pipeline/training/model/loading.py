@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tulu_pipeline.errors import BadInput
+from tulu_pipeline.lacking_weights import refuse_lacking
 from tulu_pipeline.tokens.tokenizer import special_tokens
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.model.adapters import add_adapters
@@ -42,15 +43,20 @@ def load_model(job: TrainingJob) -> LoadedModel:
 
     Raises:
         NotFound: the recipe wants adapters of layers that the model has not.
-        BadInput: 4-bit weights under ZeRO-3.
+        BadInput: a tensor that no file has, or 4-bit weights under ZeRO-3.
     """
     recipe, profile = job.recipe, job.profile
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     pad_is_new = not special_tokens(job.model)["pad_token"]
     with _split_over_ranks(job):
-        model = AutoModelForCausalLM.from_pretrained(
-            job.model, dtype=DTYPES[recipe.dtype], local_files_only=True, **_quantized(job)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            job.model,
+            dtype=DTYPES[recipe.dtype],
+            local_files_only=True,
+            output_loading_info=True,
+            **_quantized(job),
         )
+        refuse_lacking(loaded["missing_keys"], job.model)
         if pad_is_new:
             tokenizer.add_special_tokens({"pad_token": "<pad>"})
             if len(tokenizer) > model.config.vocab_size:

@@ -5,6 +5,7 @@ import base64
 import json
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,9 +27,9 @@ from tulu_pipeline.api.requests import ApiError, ApiRequest, Message, Reply, Sam
 from tulu_pipeline.api.retry import Patience, retry_after_seconds
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.budget import Budget
-from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed
+from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed, TuluError
 from tulu_pipeline.profile import Profile
-from tulu_pipeline.settings import read_settings
+from tulu_pipeline.settings import provider_access, read_settings
 
 QUICK = Patience(base_seconds=0.005, longest_seconds=0.02, attempt_seconds=5)
 SECRET_PROMPT = "what nobody may read in a log"
@@ -404,7 +405,7 @@ def test_neither_prompts_nor_keys_nor_addresses_enter_the_log(
         assert secret not in ours
     for secret in (KEY, "hidden"):
         assert secret not in recorded
-    assert repr(found._access).find(KEY) < 0
+    assert repr(provider_access("openai")).find(KEY) < 0
 
 
 def test_a_model_without_a_price_is_refused_where_there_is_a_budget(client: Client, server: OpenAIServer) -> None:
@@ -452,6 +453,28 @@ def test_without_a_key_or_an_address_it_says_which(tmp_path: Path, monkeypatch: 
         pass
     with pytest.raises(MissingOnMachine, match="no address"), connected("local", context(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("proxy", "error", "what"),
+    [
+        ("socks5://127.0.0.1:9", MissingOnMachine, "socksio"),
+        ("ftp://someone:hidden@127.0.0.1:9", BadInput, "scheme"),
+        ("http://127.0.0.1:none", BadInput, "port"),
+    ],
+)
+def test_a_client_that_cannot_be_built_is_an_error_and_no_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str, error: type[TuluError], what: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    if what == "socksio":
+        monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    for _ in range(2):  # the next to ask is told as well
+        with pytest.raises(error, match=f"(?i){what}") as told, connected("openai", context(tmp_path)):
+            pass
+        assert "hidden" not in str(told.value)
+        assert "ALL_PROXY" in told.value.fix
 
 
 def test_spending_tells_what_was_paid_now(client: Client, server: OpenAIServer) -> None:

@@ -67,15 +67,14 @@ class Client:
         self.patience = patience or Patience()
         self._prices: PriceTable = read_prices(access.prices)
         self._replies = replies
-        self._access = access
         self._cap = max(1, cap)
         self._dice = random.Random()  # only for waits
         self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._flow = Flow(self._cap)
+        self._sdk = open_sdk(access, self._cap)
         self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"api {provider}", daemon=True)
         self._thread.start()
-        self._ready.wait()
 
     def price(self, model: str) -> Price | None:
         """What a model costs."""
@@ -187,9 +186,6 @@ class Client:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._flow = Flow(self._cap)
-        self._sdk = open_sdk(self._access, self._cap)
-        self._ready.set()
         self._loop.run_forever()
 
     async def _drain(self) -> None:
@@ -355,7 +351,8 @@ def connected(provider: str, ctx: RunContext, patience: Patience | None = None) 
     """This process's client of a provider; whoever needs it at the same time shares it.
 
     Raises:
-        MissingOnMachine: the SDK or the provider's address or key.
+        MissingOnMachine: the SDK or the provider's address or key, or what the environment's proxy needs.
+        BadInput: an address, a proxy or certificates that cannot be used.
     """
     access = provider_access(provider)
     check_access(provider, access)

@@ -8,24 +8,36 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tulu_pipeline.api.answers import Malformed, parse_reply
 from tulu_pipeline.api.requests import ApiRequest, Reply
 from tulu_pipeline.api.retry import Fault, fault_of_status
-from tulu_pipeline.errors import StageFailed, Unreachable
+from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed, Unreachable
 from tulu_pipeline.settings import ProviderAccess
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 T = TypeVar("T")
+_PROXIES = "`ALL_PROXY`, `HTTPS_PROXY` and `HTTP_PROXY`"
 
 
 def open_sdk(access: ProviderAccess, in_flight: int) -> AsyncOpenAI:
-    """The SDK's client; to be closed in the event loop that uses it."""
-    import httpx2
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+    """The SDK's client, built in any thread; to be closed in the event loop that uses it.
 
-    limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
-    http_client = DefaultAsyncHttpxClient(limits=limits, follow_redirects=False)
-    # A key must be there; a server of one's own looks at none.
-    return AsyncOpenAI(api_key=access.key or "none", base_url=access.base_url, max_retries=0, http_client=http_client)
+    Raises:
+        MissingOnMachine: a library that the environment's proxy needs.
+        BadInput: the provider's address, or a proxy or certificates of the environment, that cannot be used.
+    """
+    try:
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        limits = httpx2.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+        http_client = DefaultAsyncHttpxClient(limits=limits, follow_redirects=False)
+        key = access.key or "none"  # one must be there; a server of one's own looks at none
+        return AsyncOpenAI(api_key=key, base_url=access.base_url, max_retries=0, http_client=http_client)
+    except ImportError as error:
+        raise MissingOnMachine(str(error), _way(access), f"install it, or unset {_PROXIES}") from error
+    except (ValueError, OSError, httpx2.InvalidURL) as error:
+        fix = f"look at that address, at {_PROXIES}, and at `SSL_CERT_FILE`"
+        raise BadInput(f"no client can be built: {error}", _way(access), fix) from error
 
 
 async def attempt(sdk: AsyncOpenAI, request: ApiRequest, digest: str, timeout_seconds: float) -> Reply | Fault:
@@ -68,6 +80,10 @@ async def telling_faults(work: Awaitable[T], provider: str) -> T:
     except openai.APIConnectionError as error:
         what = f"no answer: {type(error.__cause__ or error).__name__}"
         raise Unreachable(what, f"provider `{provider}`", "run the same command again: a batch is kept") from error
+
+
+def _way(access: ProviderAccess) -> str:
+    return f"the way to {access.base_url.rpartition('@')[2]}"  # without credentials
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -73,7 +73,7 @@ class OpenAIServer:
         self.answer: Callable[[dict[str, Any]], Answer] = lambda body: "an answer"
         self.faults: list[Fault] = []
         self.capacity: int | None = None  # more than so many at a time are a rate limit
-        self.seconds = 0.0  # that a good answer takes
+        self.seconds = 0.0  # that a good answer takes, and an upload
         self.asked: list[Asked] = []
         self.in_flight = self.most_in_flight = self.refused = 0
         self.charged = Decimal(0)
@@ -253,6 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _upload(self, content: bytes) -> None:
         known = self.server_state
+        time.sleep(known.seconds)
         head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
         parts = message_from_bytes(head + content).get_payload()
         assert isinstance(parts, list)

@@ -1,7 +1,9 @@
 """The Batch API: the same replies for half the price, found again after a kill, failures sent again."""
 
 import asyncio
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -77,24 +79,29 @@ def test_requests_that_failed_within_a_batch_go_into_the_next_one(client: Client
     assert sum(server.charges.values()) == 6
 
 
-@pytest.mark.parametrize("created", [True, False], ids=["after it was created", "before"])
-def test_a_batch_that_was_under_way_at_a_kill_is_waited_for_and_not_sent_again(
-    client: Client, server: OpenAIServer, tmp_path: Path, created: bool
-) -> None:
-    server.polls_of_batch = 10_000
+def killed(folder: Path, wanted: dict[str, ApiRequest], state: str = "after it was created") -> None:
+    """What a process leaves behind that sends a batch and is killed."""
 
-    async def killed() -> None:
-        from tulu_pipeline.api.batch import _send
+    async def send() -> None:
+        from tulu_pipeline.api.batch import _create, _upload
 
         sdk = open_sdk(provider_access("openai"), 2)
-        wanted = {each.digest(): each for each in requests(4).values()}
-        sent, path = await _send(sdk, wanted, tmp_path / "api" / "batches")
-        if not created:
-            path.write_text(path.read_text().replace(sent.batch_id, ""))
+        sent, path = await _upload(sdk, {each.digest(): each for each in wanted.values()}, folder)
+        if state != "before":
+            await _create(sdk, sent, path)
+        if state == "while it was written down":
+            path.write_bytes(path.read_bytes()[:-3])
         await sdk.close()
 
-    asyncio.run(killed())
-    server.polls_of_batch = 1
+    folder.mkdir(exist_ok=True)
+    asyncio.run(send())
+
+
+@pytest.mark.parametrize("state", ["after it was created", "while it was written down", "before"])
+def test_a_batch_that_was_under_way_at_a_kill_is_waited_for_and_not_sent_again(
+    client: Client, server: OpenAIServer, tmp_path: Path, state: str
+) -> None:
+    killed(tmp_path / "api" / "batches", requests(4), state)
     with pytest.raises(StageFailed, match="4 of 5 requests are in a batch"):
         ask_all(client, requests(5), context(tmp_path, api_transport="requests"), name="judge[x]")
     answers = ask(client, requests(5), Budget(Decimal(1)))
@@ -102,6 +109,53 @@ def test_a_batch_that_was_under_way_at_a_kill_is_waited_for_and_not_sent_again(
     assert len(server.batches) == 2  # the one of the four, and one for the fifth
     assert sum(server.charges.values()) == 5
     assert not list((tmp_path / "api" / "batches").iterdir())
+
+
+def test_whoever_collects_the_batch_of_a_killed_run_records_all_of_its_replies(
+    client: Client, server: OpenAIServer, tmp_path: Path
+) -> None:
+    killed(tmp_path / "api" / "batches", requests(4))
+    wanted = requests(5)
+    ask(client, {name: wanted[name] for name in ("r3", "r4")})  # shares one of the four
+    assert all(isinstance(each, Reply) for each in ask(client, requests(4)).values())
+    assert sum(server.charges.values()) == len(server.charges) == 5
+
+
+def test_one_who_shares_requests_with_a_batch_under_way_waits_until_its_sender_has_them(
+    client: Client, server: OpenAIServer
+) -> None:
+    server.polls_of_batch = 1_000_000
+    wanted = requests(5)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ask, client, requests(4), Budget(Decimal(1)))
+        while not server.batches:
+            time.sleep(0.01)
+        second = threads.submit(ask, client, {name: wanted[name] for name in ("r3", "r4")})
+        time.sleep(0.1)
+        server.polls_of_batch = 1
+        answers = [*first.result(timeout=30).values(), *second.result(timeout=30).values()]
+    assert all(isinstance(each, Reply) for each in answers)
+    assert sum(server.charges.values()) == len(server.charges) == 5
+    assert len(server.batches) == 2
+
+
+def test_two_who_ask_for_the_same_at_the_same_time_pay_once(client: Client, server: OpenAIServer) -> None:
+    server.seconds = 0.2
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: ask(client, requests(4)), range(2))
+    assert first == second
+    assert all(isinstance(each, Reply) for each in first.values())
+    assert sum(server.charges.values()) == 4
+
+
+def test_what_is_recorded_is_in_no_batch_even_where_a_kill_left_the_file(
+    client: Client, server: OpenAIServer, tmp_path: Path
+) -> None:
+    ask(client, requests(4))
+    killed(tmp_path / "api" / "batches", requests(4))
+    assert client.in_batches(requests(4).values()) == 0
+    answers, _ = ask_all(client, requests(4), context(tmp_path, api_transport="requests"), name="judge[x]")
+    assert all(isinstance(each, Reply) for each in answers.values())
 
 
 def test_a_batch_that_could_cost_more_than_is_left_is_not_sent(client: Client, server: OpenAIServer) -> None:

@@ -1,17 +1,20 @@
 """OpenAI's Batch API as another way to the same replies: half the price, within a day.
 
 Requests go up as one file. What is sent is written down beside the replies, so that whoever asks for the same later,
-after a kill too, waits for the batch that is there instead of sending another. Replies enter the same log; requests
-that failed within a batch go into the next one.
+after a kill too, waits for the batch that is there instead of sending another. Whoever collects a batch records all of
+its replies, whether they are among the wanted ones or not; one does at a time, and the others wait. Requests that
+failed within a batch go into the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
@@ -33,8 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_REQUESTS = 50_000  # of one batch
+_SCHEMA_VERSION = 1
 _FOLDER = "batches"
 _ROUNDS = 3  # batches that a request may fail in
+_TURN_SECONDS = 0.05  # between two looks whether another one has done sending
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 _ZERO = Decimal(0)
 
@@ -43,17 +48,34 @@ Answer = Reply | ApiError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sent:
-    """A batch that is under way. Its file goes when its replies are recorded.
+    """Requests that went up: the first line of the file of a batch that is under way.
+
+    The file goes when the replies are recorded. Whoever collects them holds a lock on it.
 
     Attributes:
         input_file_id: of the requests; written down before the batch is created from it.
-        batch_id: "" as long as nobody knows whether it was created.
+        requests: by their digests; to record a reply takes the request, and whoever collects may not know it.
     """
 
+    schema_version: int
     input_file_id: str
     endpoint: str
-    digests: tuple[str, ...]
-    batch_id: str = ""
+    requests: Mapping[str, ApiRequest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Created:
+    """The second line; missing or torn as long as nobody knows whether the batch was created."""
+
+    batch_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Collected:
+    """What came of a batch beside its replies."""
+
+    spent: Decimal
+    errors: Mapping[str, ApiError]
 
 
 async def ask_in_batches(
@@ -67,9 +89,9 @@ async def ask_in_batches(
 ) -> dict[str, Answer]:
     """Answers by the requests' digests; all requests are of one model and one endpoint.
 
-    What a batch can cost at most is set aside while it is under way; one that an earlier run sent is that run's
-    expense. A batch that did not answer everything is followed by another with the rest; after three, a request that
-    was never answered is an error.
+    What a batch can cost at most is set aside while it is under way; one that another run sent is that run's expense.
+    A batch that did not answer everything is followed by another with the rest; after three, a request that was never
+    answered is an error.
 
     Args:
         sdk: a client of the provider.
@@ -82,47 +104,100 @@ async def ask_in_batches(
     wanted = {request.digest(): request for request in requests}
     errors: dict[str, ApiError] = {}
     folder = replies.path.parent / _FOLDER
-    for path, sent in _under_way(folder):
-        if not wanted.keys().isdisjoint(sent.digests):
-            await _collect(sdk, await _created(sdk, sent, path), path, wanted, replies, errors, price, poll_seconds)
-    for _ in range(_ROUNDS):
-        final = {digest for digest, error in errors.items() if error.kind not in ("server", "rate_limit", "timeout")}
-        waiting = {
-            digest: request
-            for digest, request in wanted.items()
-            if digest not in final and replies.find(digest) is None
-        }
-        if not waiting:
-            break
-        together = dict(islice(waiting.items(), MOST_REQUESTS))
-        most = _most(together, price)
-        if not budget.reserve(most):
-            left = f"of ${budget.max_usd} are ${budget.left:.2f} left"
-            reason = f"a batch of {len(together)} may cost ${most:.2f}, {left}"
-            errors |= {digest: ApiError(kind="budget", reason=reason) for digest in waiting}
-            break
-        spent = most  # as long as nobody knows better
-        try:
-            sent, path = await _send(sdk, together, folder)
-            spent = await _collect(sdk, sent, path, wanted, replies, errors, price, poll_seconds)
-        finally:
-            budget.settle(most, spent)
+    with telling(folder):
+        folder.mkdir(exist_ok=True)
+    rounds = 0
+    while rounds < _ROUNDS:
+        async with contextlib.AsyncExitStack() as turn:
+            # Nobody else looks at what is under way until this one has sent: no two send the same.
+            await turn.enter_async_context(_alone(folder, _TURN_SECONDS))
+            under_way = await asyncio.to_thread(_under_way, folder)  # first: a file goes after its replies have come
+            waiting = _waiting(wanted, replies, errors)
+            if not waiting:
+                break
+            others = [path for path, sent in under_way if not waiting.keys().isdisjoint(sent.requests)]
+            if others:
+                await turn.aclose()
+                for path in others:
+                    errors |= await _collect_of_others(sdk, path, replies, price, poll_seconds)
+                continue
+            rounds += 1
+            together = dict(islice(waiting.items(), MOST_REQUESTS))
+            most, spent = _most(together, price), _ZERO
+            if not budget.reserve(most):
+                left = f"of ${budget.max_usd} are ${budget.left:.2f} left"
+                reason = f"a batch of {len(together)} may cost ${most:.2f}, {left}"
+                errors |= {digest: ApiError(kind="budget", reason=reason) for digest in waiting}
+                break
+            try:
+                sent, path = await _upload(sdk, together, folder)
+                spent = most  # as long as nobody knows better
+                async with _alone(path, _TURN_SECONDS):
+                    await turn.aclose()
+                    await _create(sdk, sent, path)
+                    collected = await _collect(sdk, path, replies, price, poll_seconds)
+                spent = collected.spent
+                errors |= collected.errors
+            finally:
+                budget.settle(most, spent)
     lost = ApiError(kind="server", reason="no batch brought an answer")
     found = {digest: replies.find(digest) for digest in wanted}
     return {digest: errors.get(digest, lost) if reply is None else reply for digest, reply in found.items()}
 
 
 def in_batches(replies: ReplyLog, digests: Iterable[str]) -> int:
-    """How many of the requests of these digests are in batches under way."""
-    sent = {digest for _, sent in _under_way(replies.path.parent / _FOLDER) for digest in sent.digests}
-    return sum(digest in sent for digest in set(digests))
+    """How many of the requests of these digests are in batches under way, and not answered yet."""
+    sent = {digest for _, sent in _under_way(replies.path.parent / _FOLDER) for digest in sent.requests}
+    return sum(replies.find(digest) is None for digest in sent.intersection(digests))
+
+
+def _waiting(
+    wanted: Mapping[str, ApiRequest], replies: ReplyLog, errors: Mapping[str, ApiError]
+) -> dict[str, ApiRequest]:
+    """What is neither answered nor hopeless."""
+    final = {digest for digest, error in errors.items() if error.kind not in ("server", "rate_limit", "timeout")}
+    return {
+        digest: request for digest, request in wanted.items() if digest not in final and replies.find(digest) is None
+    }
 
 
 def _under_way(folder: Path) -> list[tuple[Path, _Sent]]:
-    return [(path, from_line(path.read_bytes(), _Sent, str(path))) for path in sorted(folder.glob("*.json"))]
+    found = []
+    for path in sorted(folder.glob("*.jsonl")):
+        with contextlib.suppress(FileNotFoundError):  # collected since
+            found.append((path, _read(path)[0]))
+    return found
 
 
-async def _send(sdk: AsyncOpenAI, requests: Mapping[str, ApiRequest], folder: Path) -> tuple[_Sent, Path]:
+def _read(path: Path) -> tuple[_Sent, str]:
+    """What was sent, and the batch's id; "" where it is not known."""
+    first, _, second = path.read_bytes().partition(b"\n")
+    batch_id = from_line(second, _Created, f"{path}:2").batch_id if second.endswith(b"\n") else ""
+    return from_line(first, _Sent, f"{path}:1"), batch_id
+
+
+@contextlib.asynccontextmanager
+async def _alone(path: Path, seconds: float) -> AsyncIterator[None]:
+    """Hold a file or folder as soon as no other coroutine, thread or process does; look every so many seconds.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(seconds)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _upload(sdk: AsyncOpenAI, requests: Mapping[str, ApiRequest], folder: Path) -> tuple[_Sent, Path]:
+    """Send the requests up, and write down that they are there."""
     endpoint = "/v1" + next(iter(requests.values())).endpoint
     lines = (
         json.dumps({"custom_id": digest, "method": "POST", "url": endpoint, "body": request.body()})
@@ -130,76 +205,96 @@ async def _send(sdk: AsyncOpenAI, requests: Mapping[str, ApiRequest], folder: Pa
     )
     content = "".join(f"{line}\n" for line in lines).encode()
     uploaded = await sdk.files.create(file=("requests.jsonl", content), purpose="batch")
-    sent = _Sent(input_file_id=uploaded.id, endpoint=endpoint, digests=tuple(requests))
-    path = folder / f"{uploaded.id}.json"
-    _write(path, sent)
-    return await _create(sdk, sent, path), path
+    path = folder / f"{uploaded.id}.jsonl"
+    sent = _Sent(schema_version=_SCHEMA_VERSION, input_file_id=uploaded.id, endpoint=endpoint, requests=requests)
+    with telling(path):
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(to_line(sent))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+        fsync_folder(folder)
+    return sent, path
 
 
-async def _create(sdk: AsyncOpenAI, sent: _Sent, path: Path) -> _Sent:
+async def _create(sdk: AsyncOpenAI, sent: _Sent, path: Path) -> str:
     endpoint: Any = sent.endpoint
     batch = await sdk.batches.create(input_file_id=sent.input_file_id, endpoint=endpoint, completion_window="24h")
-    log.info("batch %s: %d requests sent", batch.id, len(sent.digests))
-    created = replace(sent, batch_id=batch.id)
-    _write(path, created)
-    return created
+    created = _Created(batch_id=batch.id)
+    log.info("batch %s: %d requests sent", created.batch_id, len(sent.requests))
+    with telling(path), path.open("r+b") as file:
+        file.truncate(len(file.readline()))  # a torn second line goes
+        file.seek(0, os.SEEK_END)
+        file.write(to_line(created))
+        file.flush()
+        os.fsync(file.fileno())
+    return created.batch_id
 
 
-async def _created(sdk: AsyncOpenAI, sent: _Sent, path: Path) -> _Sent:
-    """The batch of a file that was uploaded: created before the kill, or now."""
-    if sent.batch_id:
-        return sent
+async def _created(sdk: AsyncOpenAI, sent: _Sent, path: Path) -> str:
+    """The batch of a file that was uploaded: created before a kill, or now."""
     async for batch in sdk.batches.list(limit=100):
         if batch.input_file_id == sent.input_file_id:
-            return replace(sent, batch_id=batch.id)
+            return str(batch.id)
     return await _create(sdk, sent, path)
 
 
+async def _collect_of_others(
+    sdk: AsyncOpenAI, path: Path, replies: ReplyLog, price: Price | None, poll_seconds: float
+) -> Mapping[str, ApiError]:
+    """Wait until whoever sent a batch has collected it, or collect it where they are gone; the errors in it."""
+    with contextlib.suppress(FileNotFoundError):
+        async with _alone(path, poll_seconds):
+            if path.exists():
+                return (await _collect(sdk, path, replies, price, poll_seconds)).errors
+    return {}
+
+
 async def _collect(
-    sdk: AsyncOpenAI,
-    sent: _Sent,
-    path: Path,
-    wanted: Mapping[str, ApiRequest],
-    replies: ReplyLog,
-    errors: dict[str, ApiError],
-    price: Price | None,
-    poll_seconds: float,
-) -> Decimal:
-    """Wait for a batch, record its replies, tell its errors; what it cost."""
-    batch = await sdk.batches.retrieve(sent.batch_id)
+    sdk: AsyncOpenAI, path: Path, replies: ReplyLog, price: Price | None, poll_seconds: float
+) -> _Collected:
+    """Wait for a batch, and record every reply in it; the caller holds its file, which then goes."""
+    sent, batch_id = await asyncio.to_thread(_read, path)
+    batch_id = batch_id or await _created(sdk, sent, path)
+    batch = await sdk.batches.retrieve(batch_id)
     while batch.status not in _ENDED:
         await asyncio.sleep(poll_seconds)
-        batch = await sdk.batches.retrieve(sent.batch_id)
+        batch = await sdk.batches.retrieve(batch_id)
+    unanswered = ApiError(kind="server", reason=f"batch `{batch_id}`, {batch.status}, has no answer to it")
+    errors = dict.fromkeys(sent.requests, unanswered)
     spent = _ZERO
     share = Decimal(1) if price is None else price.batch
     for name in filter(None, (batch.output_file_id, batch.error_file_id)):
         content = await sdk.files.content(name)
         for line in content.text.splitlines():
-            digest, answer = _answer(line, wanted)
+            digest, answer = _answer(line, sent.requests)
             if isinstance(answer, ApiError):
                 errors[digest] = answer
-            elif replies.find(digest) is None:
+                continue
+            errors.pop(digest, None)
+            if replies.find(digest) is None:
                 cost = None if price is None else price.cost(answer.usage) * share
                 spent += cost or _ZERO
                 told = replace(answer, cost_usd="" if cost is None else format(cost.normalize(), "f"))
-                await asyncio.to_thread(replies.add, wanted[digest], told)
-                errors.pop(digest, None)
-    log.info("batch %s: %s, $%.4f", sent.batch_id, batch.status, spent)
-    path.unlink()
-    return spent
+                await asyncio.to_thread(replies.add, sent.requests[digest], told)
+    log.info("batch %s: %s, $%.4f", batch_id, batch.status, spent)
+    with telling(path):
+        path.unlink(missing_ok=True)  # nothing of it is left to be had: each request has its reply or its error
+    return _Collected(spent=spent, errors=errors)
 
 
-def _answer(line: str, wanted: Mapping[str, ApiRequest]) -> tuple[str, Answer]:
+def _answer(line: str, requests: Mapping[str, ApiRequest]) -> tuple[str, Answer]:
     row = json.loads(line)
     digest, response = str(row["custom_id"]), row.get("response") or {}
     body, status = json.dumps(response.get("body")), int(response.get("status_code") or 500)
-    if digest not in wanted:
-        return digest, ApiError(kind="stopped", reason="nobody wants it now")
+    if digest not in requests:
+        return digest, ApiError(kind="malformed", reason="an answer to what was not in the batch")
     if status != 200:
         fault = fault_of_status(status, {}, body)
         return digest, ApiError(kind=fault.kind, reason=fault.reason, attempts=1)
     try:
-        return digest, parse_reply(body, wanted[digest], digest)
+        return digest, parse_reply(body, requests[digest], digest)
     except Malformed as error:
         return digest, ApiError(kind="malformed", reason=str(error), attempts=1)
 
@@ -208,15 +303,3 @@ def _most(requests: Mapping[str, ApiRequest], price: Price | None) -> Decimal:
     if price is None:
         return _ZERO
     return sum((price.highest(each) for each in requests.values()), _ZERO) * price.batch
-
-
-def _write(path: Path, sent: _Sent) -> None:
-    with telling(path):
-        path.parent.mkdir(exist_ok=True)
-        fresh = path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(to_line(sent))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-        fsync_folder(path.parent)

@@ -172,6 +172,10 @@ def _choice(index: int, given: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     return {"index": index, "message": message, "finish_reason": finish_reason, "logprobs": logprobs}
 
 
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"  # U+2028 and the like are not escaped
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_state: OpenAIServer
@@ -296,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         for field_name, rows in (("output_file_id", good), ("error_file_id", bad)):
             if rows:
                 batch[field_name] = f"file-{known.number()}"
-                known.files[batch[field_name]] = "".join(json.dumps(row) + "\n" for row in reversed(rows)).encode()
+                known.files[batch[field_name]] = b"".join(_line(row) for row in reversed(rows))
         batch["status"] = "completed"
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:

@@ -97,6 +97,12 @@ def killed(folder: Path, wanted: dict[str, ApiRequest], state: str = "after it w
     asyncio.run(send())
 
 
+def test_a_line_of_a_batch_ends_at_its_newline_alone(client: Client, server: OpenAIServer) -> None:
+    server.answer = lambda body: "one\u2028two\u2029three\x85four"
+    answers = ask(client, requests(3))
+    assert [each.samples[0].text for each in answers.values() if isinstance(each, Reply)] == [server.answer({})] * 3
+
+
 @pytest.mark.parametrize("state", ["after it was created", "while it was written down", "before"])
 def test_a_batch_that_was_under_way_at_a_kill_is_waited_for_and_not_sent_again(
     client: Client, server: OpenAIServer, tmp_path: Path, state: str

@@ -267,7 +267,7 @@ async def _collect(
     share = Decimal(1) if price is None else price.batch
     for name in filter(None, (batch.output_file_id, batch.error_file_id)):
         content = await sdk.files.content(name)
-        for line in content.text.splitlines():
+        for line in filter(None, content.content.split(b"\n")):  # `splitlines` cuts texts at U+2028 too
             digest, answer = _answer(line, sent.requests)
             if isinstance(answer, ApiError):
                 errors[digest] = answer
@@ -284,7 +284,7 @@ async def _collect(
     return _Collected(spent=spent, errors=errors)
 
 
-def _answer(line: str, requests: Mapping[str, ApiRequest]) -> tuple[str, Answer]:
+def _answer(line: bytes, requests: Mapping[str, ApiRequest]) -> tuple[str, Answer]:
     row = json.loads(line)
     digest, response = str(row["custom_id"]), row.get("response") or {}
     body, status = json.dumps(response.get("body")), int(response.get("status_code") or 500)

@@ -2,9 +2,13 @@
 
 import asyncio
 import base64
+import errno
+import fcntl
 import json
 import logging
+import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -27,7 +31,7 @@ from tulu_pipeline.api.requests import ApiError, ApiRequest, Message, Reply, Sam
 from tulu_pipeline.api.retry import Patience, retry_after_seconds
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.budget import Budget
-from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed, TuluError
+from tulu_pipeline.errors import BadInput, MissingOnMachine, StageFailed, StoreError, TuluError
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import provider_access, read_settings
 
@@ -346,6 +350,37 @@ def test_two_clients_that_want_the_same_pay_once(
         thread.join()
     assert answers[0] == answers[1] == answers[2]
     assert sum(server.charges.values()) == 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_store_that_takes_no_locks_is_an_error_before_anything_is_paid(
+    client: Client, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)  # as NFS without lockd, and Lustre without flock
+    with pytest.raises(StoreError, match=os.strerror(number)) as told:
+        ask(client, question("one"))
+    assert "locks" in told.value.fix
+    assert not server.asked
+
+
+def test_a_reply_that_another_process_asks_for_is_waited_for(tmp_path: Path) -> None:
+    digest = question("one").digest()
+    holder = "import sys; from pathlib import Path; from tulu_pipeline.api.replies import ReplyLog\n"
+    holder += "with ReplyLog(Path(sys.argv[1])).claimed(sys.argv[2]) as mine: print(mine, flush=True); input()"
+    command = [sys.executable, "-c", holder, str(tmp_path), digest]
+    replies = ReplyLog(tmp_path)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with replies.claimed(digest) as mine, replies.claimed(question("two").digest()) as another:
+            assert (mine, another) == (False, True)
+        other.communicate("\n")
+    with replies.claimed(digest) as mine:
+        assert mine
+    replies.close()
 
 
 def test_a_torn_line_is_cut_off_and_everything_before_it_stays(

@@ -8,6 +8,7 @@ at the same time agree by locking a byte of a second file, so that one asks and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from tulu_pipeline.api.requests import ApiRequest, Reply
 from tulu_pipeline.artifacts.json_lines import from_line, to_line
 from tulu_pipeline.artifacts.storage import telling
-from tulu_pipeline.errors import BadInput
+from tulu_pipeline.errors import BadInput, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _SCHEMA_VERSION = 1
 _PREFIX = b'{"request_sha256":"'
 _DIGEST = slice(len(_PREFIX), len(_PREFIX) + 64)
 _CHUNK = 1 << 20
+_HELD = frozenset({errno.EACCES, errno.EAGAIN})  # what POSIX has a lock say that another process holds
 _CLAIM_BITS = 60  # of the digest: the place of a claim's byte
 
 
@@ -92,11 +94,18 @@ class ReplyLog:
         """Whether this process may ask for a reply now; False where another one is asking.
 
         Threads of this process agree among themselves.
+
+        Raises:
+            StoreError: the file system takes no locks.
         """
         place = int(digest, 16) >> (256 - _CLAIM_BITS)
         try:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _HELD:
+                what = f"no lock can be had: {error.strerror or error}"
+                fix = "use a store on a file system with locks (NFS: with lockd; Lustre: mounted with `flock`)"
+                raise StoreError(what, self._claims.name, f"{fix}: `--store PATH`") from error
             yield False
             return
         try:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import random
 import subprocess
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 from fakes.openai_server import KEY, Fault, OpenAIServer, openai_server
 
-from tulu_pipeline.api.answers import parse_reply
+from tulu_pipeline.api.answers import Malformed, parse_reply
 from tulu_pipeline.api.asking import ask_all
 from tulu_pipeline.api.client import Client, Spending, connected
 from tulu_pipeline.api.concurrency import Flow
@@ -335,6 +336,30 @@ def test_of_tokens_that_are_alike_as_text_the_likelier_counts() -> None:
     choice = {"message": {"content": " A"}, "logprobs": {"content": places}}
     body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
     assert parse_reply(body, question("one"), "0" * 64).samples[0].logprobs == ({"�": -1.0},)
+
+
+def test_a_token_that_cannot_come_is_not_among_the_likeliest(client: Client, server: OpenAIServer) -> None:
+    server.answer = lambda body: {"text": " yes", "top_logprobs": [{" yes": -0.1, " no": -math.inf}]}
+    chat, completion = question("one", top_logprobs=2), question("", messages=(), prompt="two", top_logprobs=2)
+    for _ in range(2):  # the second time from the record
+        for answer in ask(client, chat, completion):
+            assert isinstance(answer, Reply)
+            assert answer.samples[0].logprobs == ({" yes": -0.1},)
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 10**400], ids=["nan", "infinite", "huge"])
+def test_a_log_probability_that_is_no_number_is_malformed(odd: float) -> None:
+    choice = {"text": " A", "logprobs": {"top_logprobs": [{" A": odd}]}}
+    body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+    with pytest.raises(Malformed):
+        parse_reply(body, question("", messages=(), prompt="x", top_logprobs=2), "0" * 64)
+
+
+def test_a_count_of_tokens_without_end_is_malformed() -> None:
+    body = json.dumps({"choices": [{"message": {"content": "A"}}], "usage": {"prompt_tokens": math.inf}})
+    with pytest.raises(Malformed):
+        parse_reply(body, question("one"), "0" * 64)
 
 
 def test_two_clients_that_want_the_same_pay_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +31,7 @@ def parse_reply(text: str, request: ApiRequest, digest: str) -> Reply:
     try:
         samples = tuple(_sample(each, chat=bool(request.messages)) for each in _in_order(body["choices"]))
         usage = _usage(body["usage"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Malformed(f"not what {request.endpoint} answers: {type(error).__name__}: {error}"[:_SHOWN]) from error
     if len(samples) != request.n:
         raise Malformed(f"{len(samples)} samples where {request.n} were asked for")
@@ -88,9 +89,13 @@ def _of_completion(logprobs: Any) -> tuple[Mapping[str, float], ...]:
 
 
 def _likeliest(told: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """By text: several tokens may have one, such as the halves of a character."""
+    """By text: several tokens may have one, such as the halves of a character; without those that cannot come."""
     found: dict[str, float] = {}
     for token, value in ((_text(token), value) for token, value in told):
+        if value == -math.inf:
+            continue
+        if not math.isfinite(value):
+            raise ValueError(f"a log probability of {value}")
         found[token] = max(value, found.get(token, value))
     return found
 

@@ -123,7 +123,8 @@ class Sample:
     Attributes:
         finish_reason: the server's word: "stop", "length", "content_filter".
         refusal: what the model said instead of an answer; "" where it answered.
-        logprobs: at each place the likeliest tokens with their log probabilities; empty where none were asked for.
+        logprobs: at each place the likeliest tokens with their log probabilities, all finite; empty where none were
+            asked for.
     """
 
     text: str

@@ -208,6 +208,34 @@ def test_artifact_first_made_under_another_name_is_explained_by_its_own_last_bui
     assert lines(shop.why(shop.node("write", "b", "other"))) == ["PARAM text same → other"]
 
 
+def test_artifact_that_was_found_once_its_input_was_made_is_explained_by_that_build(shop: Workshop) -> None:
+    """Another experiment made the same bytes: neither name of this one was made by a run of its own."""
+
+    def table(version: int, cell: str, text: str = "same") -> Artifact:
+        write = shop.node(shop.stage("write", version), cell, text, cut=4)
+        return shop.node("table", cell, "!", (shop.node("join", cell, "+", (write,)),))
+
+    shop.experiment = "theirs"
+    shop.run(table(1, "a"))
+    shop.experiment = "ours"
+    assert shop.run(table(2, "b")).executed == ["write[b]"]
+    assert lines(shop.why(table(2, "b", "other"))) == [
+        "INPUT join[b] is stale",
+        "  INPUT write[b] is stale",
+        "    PARAM text same → other",
+    ]
+
+
+def test_what_is_new_over_what_has_changed_tells_both(shop: Workshop) -> None:
+    shop.run(graph(shop))
+    changed = normalize(graph(shop, version=2))
+    assert lines(shop.why(shop.node("join", "other", "", (changed,)))) == [
+        "NEW never made in this store under this name",
+        "INPUT normalize[a] is stale",
+        "  VERSION dataset a 1 → 2",
+    ]
+
+
 def test_earlier_build_that_is_gone_is_said(shop: Workshop) -> None:
     node = shop.node("write", "a", "a")
     shop.run(node)

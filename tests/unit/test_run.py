@@ -232,6 +232,32 @@ def test_partial_table_is_not_made_twice(shop: Workshop) -> None:
     assert (second.executed, [failure.name for failure in second.failed]) == ([], ["write[a]"])
 
 
+def test_what_turns_out_to_be_there_is_named_whether_its_inputs_were_made_or_failed(shop: Workshop) -> None:
+    def graph(version: int) -> tuple[Artifact, Artifact]:
+        a, b = shop.node(shop.stage("write", version), "a", "a"), shop.node("write", "b", "b")
+        table = shop.node(shop.stage("table", tolerates_missing=True), "t", "!", {"a": a, "b": b})
+        return shop.node("join", "a", "+", (a,)), table
+
+    shop.acts["write[b]"] = fail
+    shop.run(*graph(1))
+    shop.experiment = "other"
+    result = shop.run(*graph(2))
+    assert (result.executed, [failure.name for failure in result.failed]) == (["write[a]"], ["write[b]"])
+    for name in ("join[a]", "table[t]"):
+        assert shop.store.ref("other", name) == shop.store.ref("toy", name) is not None
+
+
+def test_late_readable_name_that_cannot_be_set_is_a_failure(shop: Workshop) -> None:
+    shop.run(chain(shop))
+    place = Path(shop.store.ref_place("other", "join[a]"))
+    place.mkdir(parents=True)
+    (place / "file").write_text("in the way")
+    shop.experiment = "other"
+    result = shop.run(chain(shop, version=2))
+    assert [(failure.name, type(failure.error)) for failure in result.failed] == [("join[a]", StoreError)]
+    assert shop.store.ref("other", "table[t]") is not None
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

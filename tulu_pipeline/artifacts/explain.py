@@ -84,6 +84,9 @@ class Explainer:
             yield Reason("NEW", _GONE)
         else:
             yield Reason("NEW", "never made in this store under this name")
+        for below in self._stale_inputs(node):
+            if any(reason.code != "NEW" for reason in below.because):  # that all below is new goes without saying
+                yield below
 
     def _reasons_since(self, last: Manifest, node: Node) -> Iterator[Reason]:
         if node.status is Status.MISS:
@@ -92,6 +95,9 @@ class Explainer:
         own = identity(node.artifact, {}, {})
         yield from _own_changes(last.identity | {"sources": {}}, own)
         yield from map(_unresolved, node.unresolved)
+        yield from self._stale_inputs(node)
+
+    def _stale_inputs(self, node: Node) -> Iterator[Reason]:
         for waited in node.waits_for:
             if waited in self._plan.nodes:
                 yield Reason("INPUT", f"{waited} is stale", self.reasons(waited))

@@ -95,20 +95,28 @@ class Plan:
             counts[node.status] += 1
         return counts
 
-    def made(self, name: str, manifest: Manifest) -> None:
-        """`name` is published, and with it whatever has the same key; those above get their keys."""
+    def made(self, name: str, manifest: Manifest) -> list[str]:
+        """`name` is published, and with it whatever has the same key; those above get their keys.
+
+        Returns:
+            The names of those above that turn out to be there.
+        """
         names = self.twins(name)
         for twin in names:
             node = self.nodes[twin]
             node.status, node.manifest, node.forced = Status.HIT, manifest, False
         self._stale.pop(manifest.key, None)
-        self._settle_above(names)
+        return self._settle_above(names)
 
-    def gave_up(self, names: Iterable[str]) -> None:
-        """`names` will not be made in this run; a stage that tolerates missing inputs goes on without them."""
+    def gave_up(self, names: Iterable[str]) -> list[str]:
+        """`names` will not be made in this run; a stage that tolerates missing inputs goes on without them.
+
+        Returns:
+            The names of those above that turn out to be there.
+        """
         names = list(names)
         self._missing.update(names)
-        self._settle_above(names)
+        return self._settle_above(names)
 
     def twins(self, name: str) -> list[str]:
         """The names of all stale artifacts that have the key of `name`, `name` among them."""
@@ -126,8 +134,8 @@ class Plan:
                     stack.append(consumer)
         return list(found)
 
-    def _settle_above(self, names: Iterable[str]) -> None:
-        queue = list(names)
+    def _settle_above(self, names: Iterable[str]) -> list[str]:
+        queue, there = list(names), []
         while queue:
             for consumer in self.consumers[queue.pop()]:
                 node = self.nodes[consumer]
@@ -135,6 +143,8 @@ class Plan:
                     self._settle(node)
                     if node.digest is not None:
                         queue.append(consumer)
+                        there.append(consumer)
+        return there
 
     def _settle(self, node: Node) -> None:
         """Give the node its key and status if all it reads is known."""

@@ -24,6 +24,7 @@ from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.children import end_all_children, stop_all_children
 from tulu_pipeline.artifacts.execute import Outcome, Ready, execute
 from tulu_pipeline.artifacts.interrupts import Terminated, raise_if_asked
+from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.plan import Node, Plan, Status
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.artifacts.store import Store
@@ -43,6 +44,8 @@ class Pending(Protocol):
     def result(self) -> Any: ...
 
 
+# Sets the readable name of an artifact.
+Point = Callable[[str, Manifest], None]
 # Starts `work` for the unit of this name; `artifacts` says what it makes.
 Submit = Callable[[str, Sequence[Artifact], Callable[[], Outcome]], Pending]
 
@@ -126,11 +129,12 @@ def run(
     finished: queue.Queue[tuple[str, Pending]] = queue.Queue()
     there = {name: node.manifest for name, node in plan.nodes.items() if node.digest and node.manifest}
     store.tidy(there.values())
+    point = partial(store.set_ref, experiment)
     for name, manifest in there.items():
-        store.set_ref(experiment, name, manifest)
+        point(name, manifest)
     for name, node in plan.nodes.items():
         if node.unresolved:
-            _fail(name, _unresolved(node), frontier, result)
+            _fail(name, _unresolved(node), frontier, result, point)
     try:
         while True:
             for unit, ready in frontier.take():
@@ -144,7 +148,7 @@ def run(
             if not frontier.running:
                 break
             unit, pending = _next(finished)
-            _take_in(_outcome_of(unit, pending, frontier), frontier, result, store, experiment)
+            _take_in(_outcome_of(unit, pending, frontier), frontier, result, point)
             on_change(plan)
     except BaseException as error:
         try:
@@ -220,8 +224,12 @@ class _Frontier:
         self._being_made -= {str(item.node.key) for item in ready}
         return ready
 
-    def give_up(self, name: str) -> None:
-        """`name` failed: what needs it is blocked, what tolerates its absence goes on without."""
+    def give_up(self, name: str) -> list[str]:
+        """`name` failed: what needs it is blocked, what tolerates its absence goes on without.
+
+        Returns:
+            The names of the latter that turn out to be there.
+        """
         lost = dict.fromkeys(self.plan.twins(name))
         stack = list(lost)
         while stack:
@@ -230,7 +238,7 @@ class _Frontier:
                     lost[consumer] = None
                     stack.append(consumer)
         self._given_up.update(lost)
-        self.plan.gave_up(lost)
+        return self.plan.gave_up(lost)
 
     def _take(self, *, whole: bool) -> list[tuple[str, Sequence[Ready]]]:
         taken: list[tuple[str, Sequence[Ready]]] = []
@@ -269,24 +277,37 @@ def _outcome_of(unit: str, pending: Pending, frontier: _Frontier) -> Outcome:
     return outcome
 
 
-def _take_in(outcome: Outcome, frontier: _Frontier, result: RunResult, store: Store, experiment: str) -> None:
+def _take_in(outcome: Outcome, frontier: _Frontier, result: RunResult, point: Point) -> None:
+    found_above: list[str] = []
     for names, made in ((result.executed, outcome.made), (result.found, outcome.found)):
         for name, manifest in made.items():
             names.append(name)
             try:
                 for twin in frontier.plan.twins(name):
-                    store.set_ref(experiment, twin, manifest)
-                frontier.plan.made(name, manifest)
+                    point(twin, manifest)
+                found_above += frontier.plan.made(name, manifest)
             except TuluError as error:
                 outcome.failed.setdefault(name, error)
+    _point_at_hits(found_above, frontier, result, point)
     for name, cause in outcome.failed.items():
-        _fail(name, cause, frontier, result)
+        _fail(name, cause, frontier, result, point)
 
 
-def _fail(name: str, cause: TuluError, frontier: _Frontier, result: RunResult) -> None:
+def _point_at_hits(names: Sequence[str], frontier: _Frontier, result: RunResult, point: Point) -> None:
+    """Name what turned out to be there once its key was known, as what was there from the start is named."""
+    for name in names:
+        manifest = frontier.plan.nodes[name].manifest
+        assert manifest is not None, f"{name} is there"
+        try:
+            point(name, manifest)
+        except TuluError as error:
+            _fail(name, error, frontier, result, point)
+
+
+def _fail(name: str, cause: TuluError, frontier: _Frontier, result: RunResult, point: Point) -> None:
     log.error("failed %s: %s", name, cause.what.partition("\n")[0])
     result.failed.append(Failure(name, cause))
-    frontier.give_up(name)
+    _point_at_hits(frontier.give_up(name), frontier, result, point)
 
 
 def _unresolved(node: Node) -> TuluError:

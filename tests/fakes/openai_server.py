@@ -82,6 +82,8 @@ class OpenAIServer:
         self.batches: dict[str, dict[str, Any]] = {}
         self.polls_of_batch = 1
         self.no_batches = False
+        self.batch_errors: list[dict[str, Any]] = []  # of a batch that is not taken
+        self.batch_cuts: list[tuple[str, int]] = []  # for batch after batch: its end, and how many it answers before
         self.batch_faults: dict[str, tuple[int, str]] = {}  # regular expression of a body to status and code, once
         self.lock = threading.Lock()
         self._numbers = itertools.count()
@@ -284,9 +286,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _carry_out(self, batch: dict[str, Any]) -> None:
         known = self.server_state
+        if known.batch_errors:
+            batch |= {"status": "failed", "errors": {"object": "list", "data": known.batch_errors}}
+            return
+        end, most = known.batch_cuts.pop(0) if known.batch_cuts else ("completed", 1_000_000)
         good, bad = [], []
-        for line in known.files[batch["input_file_id"]].decode().splitlines():
+        for index, line in enumerate(known.files[batch["input_file_id"]].decode().splitlines()):
             request = json.loads(line)
+            if index >= most:
+                error = {"code": f"batch_{end}", "message": f"the batch {end} before"}
+                bad.append({"custom_id": request["custom_id"], "response": None, "error": error})
+                continue
             body = request["body"]
             known.asked.append(Asked(batch["endpoint"], body, {}))
             fault = next((each for each in known.batch_faults if re.search(each, line)), None)
@@ -301,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
             if rows:
                 batch[field_name] = f"file-{known.number()}"
                 known.files[batch[field_name]] = b"".join(_line(row) for row in reversed(rows))
-        batch["status"] = "completed"
+        batch["status"] = end
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         self._json(status, {"error": {"message": message, "type": code, "code": code}}, headers)

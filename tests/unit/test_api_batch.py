@@ -164,6 +164,44 @@ def test_what_is_recorded_is_in_no_batch_even_where_a_kill_left_the_file(
     assert all(isinstance(each, Reply) for each in answers.values())
 
 
+def test_a_batch_that_is_not_taken_says_why_and_is_not_sent_again(
+    client: Client, server: OpenAIServer, tmp_path: Path
+) -> None:
+    server.batch_errors = [{"code": "token_limit_exceeded", "message": "too many tokens wait", "line": None}]
+    budget = Budget(Decimal(1))
+    with pytest.raises(StageFailed, match="batch `batch-1` has failed: `token_limit_exceeded`: too many tokens wait"):
+        ask(client, requests(3), budget)
+    assert len(server.batches) == 1
+    assert budget.spent == budget.reserved == 0
+    server.batch_errors = []
+    assert all(isinstance(each, Reply) for each in ask(client, requests(3)).values())  # nothing stands in the way
+
+
+def test_a_cancelled_batch_keeps_what_it_brought_and_is_not_sent_again_by_itself(
+    client: Client, server: OpenAIServer
+) -> None:
+    server.batch_cuts = [("cancelled", 2)]
+    budget = Budget(Decimal(1))
+    with pytest.raises(StageFailed, match="was cancelled"):
+        ask(client, requests(5), budget)
+    assert len(server.batches) == 1
+    assert budget.spent == server.charged > 0
+    ask(client, requests(5))
+    assert sum(server.charges.values()) == len(server.charges) == 5
+
+
+def test_what_expired_goes_into_the_next_batch_and_says_so_where_there_is_none(
+    client: Client, server: OpenAIServer
+) -> None:
+    server.batch_cuts = [("expired", 2), ("expired", 1), ("expired", 1)]
+    answers = ask(client, requests(5))
+    errors = {name: each for name, each in answers.items() if isinstance(each, ApiError)}
+    assert {name: (each.kind, each.reason) for name, each in errors.items()} == {
+        "r4": ("server", "the batch expired before")
+    }
+    assert sum(server.charges.values()) == len(server.charges) == 4
+
+
 def test_a_batch_that_could_cost_more_than_is_left_is_not_sent(client: Client, server: OpenAIServer) -> None:
     answers = ask(client, requests(5), Budget(Decimal("0.001")))
     assert {each.kind for each in answers.values() if isinstance(each, ApiError)} == {"budget"}

@@ -29,9 +29,11 @@ from tulu_pipeline.api.retry import fault_of_status
 from tulu_pipeline.artifacts.json_lines import from_line, to_line
 from tulu_pipeline.artifacts.storage import fsync_folder, telling
 from tulu_pipeline.budget import Budget
+from tulu_pipeline.errors import StageFailed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from openai.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ _FOLDER = "batches"
 _ROUNDS = 3  # batches that a request may fail in
 _TURN_SECONDS = 0.05  # between two looks whether another one has done sending
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
+_SHOWN = 10  # errors of a batch
 _ZERO = Decimal(0)
 
 Answer = Reply | ApiError
@@ -72,10 +75,15 @@ class _Created:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Collected:
-    """What came of a batch beside its replies."""
+    """What came of a batch beside its replies.
+
+    Attributes:
+        refused: why another batch with the rest would come to the same end; None where it may not.
+    """
 
     spent: Decimal
     errors: Mapping[str, ApiError]
+    refused: StageFailed | None
 
 
 async def ask_in_batches(
@@ -100,6 +108,9 @@ async def ask_in_batches(
         budget: what may be spent.
         price: of the model; None where it has none.
         poll_seconds: between two looks at a batch.
+
+    Raises:
+        StageFailed: the provider did not take a batch, or someone cancelled it; what it brought is recorded.
     """
     wanted = {request.digest(): request for request in requests}
     errors: dict[str, ApiError] = {}
@@ -137,9 +148,9 @@ async def ask_in_batches(
                     await _create(sdk, sent, path)
                     collected = await _collect(sdk, path, replies, price, poll_seconds)
                 spent = collected.spent
-                errors |= collected.errors
             finally:
                 budget.settle(most, spent)
+            errors |= _errors(collected)
     lost = ApiError(kind="server", reason="no batch brought an answer")
     found = {digest: replies.find(digest) for digest in wanted}
     return {digest: errors.get(digest, lost) if reply is None else reply for digest, reply in found.items()}
@@ -247,7 +258,7 @@ async def _collect_of_others(
     with contextlib.suppress(FileNotFoundError):
         async with _alone(path, poll_seconds):
             if path.exists():
-                return (await _collect(sdk, path, replies, price, poll_seconds)).errors
+                return _errors(await _collect(sdk, path, replies, price, poll_seconds))
     return {}
 
 
@@ -281,15 +292,38 @@ async def _collect(
     log.info("batch %s: %s, $%.4f", batch_id, batch.status, spent)
     with telling(path):
         path.unlink(missing_ok=True)  # nothing of it is left to be had: each request has its reply or its error
-    return _Collected(spent=spent, errors=errors)
+    return _Collected(spent=spent, errors=errors, refused=_refused(batch, next(iter(sent.requests.values())).provider))
+
+
+def _errors(collected: _Collected) -> Mapping[str, ApiError]:
+    if collected.refused is not None:
+        raise collected.refused
+    return collected.errors
+
+
+def _refused(batch: Batch, provider: str) -> StageFailed | None:
+    """A batch fails when its file is looked through: the provider takes none of it, and says why."""
+    if batch.status not in ("cancelled", "failed"):
+        return None
+    faults = (batch.errors and batch.errors.data) or []
+    said = [f"`{each.code}`{f' (line {each.line})' if each.line else ''}: {each.message}" for each in faults]
+    more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    why = f": {'; '.join(said[:_SHOWN])}{more}" if said else ""
+    return StageFailed(
+        f"batch `{batch.id}` {'has failed' if batch.status == 'failed' else 'was cancelled'}{why}",
+        f"provider `{provider}`",
+        "see to the cause, then the same command: what is recorded is not paid for again",
+    )
 
 
 def _answer(line: bytes, requests: Mapping[str, ApiRequest]) -> tuple[str, Answer]:
     row = json.loads(line)
-    digest, response = str(row["custom_id"]), row.get("response") or {}
-    body, status = json.dumps(response.get("body")), int(response.get("status_code") or 500)
+    digest, response = str(row["custom_id"]), row.get("response")
     if digest not in requests:
         return digest, ApiError(kind="malformed", reason="an answer to what was not in the batch")
+    if not response:  # the batch ended before its turn came
+        return digest, ApiError(kind="server", reason=str((row.get("error") or {}).get("message") or "no answer"))
+    body, status = json.dumps(response.get("body")), int(response.get("status_code") or 500)
     if status != 200:
         fault = fault_of_status(status, {}, body)
         return digest, ApiError(kind=fault.kind, reason=fault.reason, attempts=1)

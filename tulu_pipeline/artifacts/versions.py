@@ -33,7 +33,7 @@ _FRAMEWORK = (
     "tulu_pipeline.profile",
     "tulu_pipeline.registry",
     "tulu_pipeline.settings",
-    "tulu_pipeline.specs.choices",
+    "tulu_pipeline.specs.checks",
     "tulu_pipeline.specs.experiment",
     "tulu_pipeline.specs.mixture",
     "tulu_pipeline.specs.model",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tulu_pipeline.errors import BadInput
 from tulu_pipeline.specs.api_model import ApiModel
 from tulu_pipeline.specs.benchmark import Benchmark
-from tulu_pipeline.specs.choices import check_choices
+from tulu_pipeline.specs.checks import check_choices, check_types
 from tulu_pipeline.specs.dataset import Dataset
 from tulu_pipeline.specs.judge import Judge
 from tulu_pipeline.specs.mixture import Mixture
@@ -82,7 +83,13 @@ class Experiment:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_choices(self, f"experiment `{self.name}`")
+        where = f"experiment `{self.name}`"
+        check_choices(self, where)
+        check_types(self, where)
+        caps = {f"item_limit[{metric!r}]": limit for metric, limit in self.item_limit.items()}
+        for name, cap in (caps | {"samples": self.samples, "max_new_tokens": self.max_new_tokens}).items():
+            if cap is not None and cap < 1:
+                raise BadInput(f"{name} is {cap}", where, "write at least 1, or leave it out")
 
     def recipe_for(self, model: PretrainedModel, mixture: Mixture) -> Recipe:
         """The recipe of a model on a mixture: the mixture's own if there is one, with the model's size in mind."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.specs.choices import check_choices
+from tulu_pipeline.specs.checks import check_choices
 
 Deduplicate = Literal["", "exact", "near"]
 # What can be part of an artifact's name and name a folder.

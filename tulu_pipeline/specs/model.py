@@ -11,7 +11,7 @@ from tulu_pipeline.artifacts.source import HubModel, Source
 from tulu_pipeline.chat.options import Template
 from tulu_pipeline.chat.options import TokenizerMode as TokenizerMode
 from tulu_pipeline.errors import BadInput, unknown_name
-from tulu_pipeline.specs.choices import check_choices
+from tulu_pipeline.specs.checks import check_choices
 from tulu_pipeline.tokens.special_tokens import SpecialTokens as SpecialTokens
 
 

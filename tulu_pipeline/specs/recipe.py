@@ -11,7 +11,7 @@ from tulu_pipeline.artifacts.canonical import added_field, execution_field
 from tulu_pipeline.chat.options import LossSpan as LossSpan
 from tulu_pipeline.chat.options import SpecialInText, Template
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.specs.choices import check_choices
+from tulu_pipeline.specs.checks import check_choices
 
 LossNorm = Literal["micro_mean", "token_mean"]
 BatchPlan = Literal["conversation", "global"]

@@ -104,9 +104,10 @@ def load_file(path: Path) -> ModuleType:
 
 
 def _import_error(error: BaseException, path: Path) -> BadInput:
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    file = str(path.absolute())  # as Python calls it
+    if isinstance(error, SyntaxError) and error.filename == file:
         return BadInput(f"syntax error: {error.msg}", f"{path}:{error.lineno}", "mend the file")
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f"{path}:{lines[-1]}" if lines else str(path)
     if isinstance(error, ImportError):
         return BadInput(f"cannot import: {error}", where, "install what it imports, or mend the import")

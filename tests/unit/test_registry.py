@@ -125,12 +125,16 @@ def test_users_files_of_one_name_in_two_folders_are_two_modules(tmp_path: Path) 
         ("import sys; sys.exit(0)", "SystemExit: 0", 2),
     ],
 )
-def test_mistake_in_a_users_file_is_told_with_its_line(tmp_path: Path, body: str, told: str, line: int) -> None:
+def test_mistake_in_a_users_file_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, told: str, line: int
+) -> None:
     path = write(tmp_path, "mine", body)
-    with pytest.raises(BadInput) as mistake:
-        load_file(path)
-    assert told in mistake.value.what
-    assert mistake.value.where == f"{path}:{line}"
+    monkeypatch.chdir(tmp_path)
+    for named in (path, Path(path.name)):
+        with pytest.raises(BadInput) as mistake:
+            load_file(named)
+        assert told in mistake.value.what
+        assert mistake.value.where == f"{named}:{line}"
     assert not [name for name in sys.modules if getattr(sys.modules[name], "__file__", None) == str(path)]
 
 

@@ -99,6 +99,20 @@ def print_tables(session: Session, console: Any, not_made: Collection[str] = ())
             console.print(f"{what}: {folder / 'report' / page}", soft_wrap=True, markup=False, highlight=False)
 
 
+def print_left_out(session: Session, console: Any) -> None:
+    """How many rows each dataset lost on its way, and the commonest reason; nothing where none did."""
+    for node in session.plan.nodes.values():
+        if node.artifact.stage.name != "normalize" or node.digest is None or node.manifest is None:
+            continue
+        counts = node.manifest.metrics
+        if dropped := counts.get("dropped"):
+            reason, times = max(counts["dropped_by_reason"].items(), key=lambda each: each[1])
+            log = session.store.path(node.manifest) / "aux" / "dropped.jsonl"
+            dataset = node.artifact.name.removeprefix("normalize[").removesuffix("]")
+            told = f"{dataset}: {dropped:,} of {counts['rows']:,} rows left out ({times:,}: {reason}); {log}"
+            console.print(told, style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
 def _stale_table(session: Session, stale: list[Node]) -> Any:
     from rich.table import Table
     from rich.text import Text

@@ -124,9 +124,10 @@ def print_error(error: TuluError) -> None:
 
 def print_result(session: Session, result: RunResult) -> None:
     """The tables, what was done, and each root cause of what failed."""
-    from flows.plan_view import print_tables
+    from flows.plan_view import print_left_out, print_tables
 
     print_tables(session, open_console(), {failure.name for failure in result.failed} | set(result.blocked))
+    print_left_out(session, open_console())
     made = f"{len(result.executed)} made, {result.hit} there before"
     if result.found:
         made += f", {len(result.found)} made by another process"

@@ -66,8 +66,11 @@ def run_normalize(job: Job[NormalizeParams], ctx: RunContext) -> Metrics:
     if ctx.strict_rows and dropped.count:
         raise _refused(dataset, rows, dropped)
     if not kept:
-        why = f"all {rows:,} rows were dropped, {dropped.first[0][1]}" if rows else "its files hold no rows"
-        raise BadInput(f"`{dataset.name}` has no conversation: {why}", job.name, "check the dataset's sources")
+        if not rows:
+            raise BadInput(f"`{dataset.name}` has no conversation: its files hold no rows", job.name, "fill them")
+        where, why = dropped.first[0]
+        what = f"`{dataset.name}` has no conversation: all {rows:,} rows were dropped, the first because {why}"
+        raise BadInput(what, where, "mend the rows: UTF-8, with the fields and roles that the layout names")
     return {
         "rows": rows,
         "not_drawn": sum(left_out),

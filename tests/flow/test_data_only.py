@@ -77,6 +77,9 @@ def test_a_row_that_is_dropped_is_counted_though_the_conversations_stay_the_same
     assert made == {"download[worms]", "normalize[worms]", "describe[worms]", "tabulate[animals]"}
     assert described(folder, "worms")["dropped"] == {"nobody answers": 1}
     assert described(folder, "camels")["dropped"] == {}
+    said = tulu("run", "animals.py", "--runner", "local", cwd=folder).stdout
+    assert "\nworms: 1 of 31 rows left out (1: nobody answers); " in said
+    assert "camels:" not in said
 
 
 def test_a_dataset_that_fails_is_missing_in_the_table_and_the_others_are_not(folder: Path) -> None:

@@ -133,7 +133,7 @@ def test_strict_rows_refuse_what_would_be_dropped_and_change_no_bytes_otherwise(
 
 
 def test_a_dataset_without_one_good_row_is_refused(run: Any, tmp_path: Path) -> None:
-    for rows, what in (([], "no rows"), ([{}], "all 1 rows were dropped, no `instruction`")):
+    for rows, what in (([], "no rows"), ([{}], "all 1 rows were dropped, the first because no `instruction`")):
         with pytest.raises(BadInput, match=what):
             run(NORMALIZE, NORMALIZE_ALPACA, raw=raw_folder(tmp_path / "raw", rows))
 

@@ -94,4 +94,4 @@ if ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/nul
     fi
 fi
 printf '%s\n' "$wanted" >"$stamp"
-echo "setup: done" >&2
+echo "setup: done; \`source .venv/bin/activate\` puts \`tulu\` on the path" >&2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -10,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tulu_pipeline.artifacts.child_side import emit
+from tulu_pipeline.training.build_lock import building_alone
 from tulu_pipeline.training.job import TrainingJob
 from tulu_pipeline.training.launching.failures import cut
 
@@ -35,6 +37,20 @@ def optimizer_name(engine: Any) -> str:
     return type(engine.basic_optimizer).__name__
 
 
+def compile_cpu_adam() -> None:
+    """Compile DeepSpeed's CPU Adam where this machine has not yet, and load it; DeepSpeed takes it from there.
+
+    Raises:
+        Exception: of any kind, where it cannot be compiled.
+    """
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+    from torch.utils.cpp_extension import _get_build_directory
+
+    builder = CPUAdamBuilder()
+    with building_alone(Path(_get_build_directory(builder.name, verbose=False))):
+        builder.load(verbose=False)
+
+
 def _compiles_cpu_adam(job: TrainingJob) -> bool:
     """Whether the step of offloaded states is DeepSpeed's, compiled for this CPU; the same on all ranks.
 
@@ -43,10 +59,8 @@ def _compiles_cpu_adam(job: TrainingJob) -> bool:
     """
     if not (job.profile.offload and job.profile.kernels in ("auto", "head") and torch.cuda.is_available()):
         return False
-    from deepspeed.ops.op_builder import CPUAdamBuilder
-
     try:
-        CPUAdamBuilder().load(verbose=False)
+        compile_cpu_adam()
         there = 1.0
     except Exception as error:  # noqa: BLE001 - no compiler, no ninja, headers of another CUDA: each has its own
         if dist.get_rank() == 0:

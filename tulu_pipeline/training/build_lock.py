@@ -1,0 +1,28 @@
+"""One process compiles an extension at a time, and one that is killed leaves none behind it waiting."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TORCHS_LOCK = "lock"  # `torch.utils.cpp_extension`: who finds it in the folder of an extension waits until it is gone
+
+
+@contextmanager
+def building_alone(folder: Path) -> Iterator[None]:
+    """Let no other process that asks for it be in the folder of an extension meanwhile; wait for one that is.
+
+    The kernel ends this lock with its holder. Torch's is a file that only its holder removes, so that after a kill all
+    would wait for it for ever; whoever is alone here knows that nobody holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        (folder / _TORCHS_LOCK).unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,6 +1,7 @@
 """Trackers: what is asked for, what a service that fails costs, and that a run is never told the same twice."""
 
 import importlib.util
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tulu_pipeline.training.tracking.record import HeldOutRecord, Recorder, Step
 from tulu_pipeline.training.tracking.trackers import (
     TrackerJob,
     Trackers,
+    ending_of,
     flat,
     read_sent,
     services,
@@ -141,6 +143,21 @@ def test_settings_of_a_run_are_flat_names() -> None:
         "recipe.lora": None,
         "key": "k",
     }
+
+
+def test_an_ending_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """On a full disk it is not; what is there for a moment without its text would be read as one."""
+    trackers = start(tmp_path, settings())
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, room[1]))
+    try:
+        notes = list(trackers.end("failed"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    assert notes == []
+    assert ending_of(tmp_path) is None
+    list(trackers.end("failed"))
+    assert ending_of(tmp_path) == "failed"
 
 
 def test_what_a_service_raises_is_logged_without_credentials(

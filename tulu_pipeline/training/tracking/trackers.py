@@ -150,7 +150,7 @@ class Trackers:
     def end(self, ending: Ending) -> Iterator[str]:
         """Tell them that the training has ended, wait a little for what is under way, and end them; what to note."""
         with suppress(OSError):  # a full disk, of which the training has something to say
-            (self._work / _END_FILE).write_text(ending)
+            _write_whole(self._work / _END_FILE, ending)
         started = time.monotonic()
         for service, process in self._processes.items():
             while process.poll() is None:
@@ -190,9 +190,7 @@ def read_sent(work: Path, service: Service) -> Sent:
 
 def write_sent(work: Path, service: Service, sent: Sent) -> None:
     """Remember what a service has."""
-    temporary = work / f".tracking-{service}.tmp"
-    temporary.write_text(sent.model_dump_json())
-    temporary.replace(work / f"tracking-{service}.json")
+    _write_whole(work / f"tracking-{service}.json", sent.model_dump_json())
 
 
 def without_credentials(text: str) -> str:
@@ -215,6 +213,13 @@ def keep_offline_runs(work: Path, aux: Path) -> None:
     """Copy what W&B wrote without a network; `wandb sync` sends it later. Links do not survive in a store."""
     for run in sorted((work / "wandb").glob("offline-run-*")):
         shutil.copytree(run, aux / "wandb" / run.name, dirs_exist_ok=True, ignore=_links)
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """In one step: the processes read each other's files at any moment."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(file)
 
 
 def _links(folder: str, names: list[str]) -> list[str]:

@@ -591,6 +591,28 @@ def test_who_proves_nothing_is_hung_up_on_and_the_next_one_is_heard(
         run._all_there.set()
 
 
+ASKED_AT_ANY_MOMENT = """
+import signal, sys, time
+from pathlib import Path
+from tulu_pipeline.training.job import TrainingJob
+from tulu_pipeline.training.launching.coordinator import Coordinator
+run = Coordinator(job=TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()), job_file=Path(sys.argv[1]))
+signal.signal(signal.SIGALRM, run._asked_to_end)
+signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+until = time.monotonic() + 2
+while time.monotonic() < until:
+    run._words.put((None, None))
+    run._words.get(timeout=0.01)
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+def test_whoever_asks_a_coordinator_to_end_may_do_so_at_any_moment_of_what_it_does(job_file: Path) -> None:
+    """Its own words lie in a queue, into which the handler of the signal puts one more."""
+    done = subprocess.run([sys.executable, "-c", ASKED_AT_ANY_MOMENT, str(job_file)], timeout=45)
+    assert done.returncode == 0
+
+
 class FailsFirst(socket.socket):
     """A listener that once cannot accept, as with too many open files."""
 

@@ -126,7 +126,7 @@ class Coordinator:
 
     job: TrainingJob
     job_file: Path
-    _words: queue.Queue[_Word] = field(default_factory=queue.Queue)
+    _words: queue.SimpleQueue[_Word] = field(default_factory=queue.SimpleQueue)  # signal handlers may put into it
     _newcomers: list[_Member] = field(default_factory=list)  # have proved nothing yet
     _members: list[_Member] = field(default_factory=list)
     _all_there: threading.Event = field(default_factory=threading.Event)
@@ -140,7 +140,7 @@ class Coordinator:
             TuluError: they did not come together.
         """
         profile = self.job.profile
-        signal.signal(signal.SIGTERM, lambda *_: self._words.put((None, None)))
+        signal.signal(signal.SIGTERM, self._asked_to_end)
         shutil.rmtree(self.job.work / NODES_FOLDER, ignore_errors=True)
         (self.job.work / NODES_FOLDER).mkdir(parents=True)
         names = _node_names(profile)
@@ -157,6 +157,9 @@ class Coordinator:
             return 128 + signal.SIGTERM
         self._begin(members, address)
         return self._follow(members)
+
+    def _asked_to_end(self, *_: object) -> None:
+        self._words.put((None, None))
 
     def _start_nodes(self, address: str, port: int) -> list[_Starter]:
         profile = self.job.profile

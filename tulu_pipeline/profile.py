@@ -131,8 +131,6 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "api_slots": (0, None),
     "lease_stale_seconds": (10.0, None),
 }
-
-
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is there and not hidden, without importing torch."""
     return count_gpus() > 0
@@ -154,9 +152,20 @@ def device_name() -> str:
 
 def auto_profile() -> Profile:
     """What fits this machine: one rank per GPU with ZeRO-3, or two gloo ranks with ZeRO-2."""
-    cores, gpus = len(os.sched_getaffinity(0)), count_gpus()
+    return profile_for(cores=len(os.sched_getaffinity(0)), gpus=count_gpus())
+
+
+def profile_for(*, cores: int, gpus: int) -> Profile:
+    """What fits a machine of so many cores and GPUs; its ranks share the cores."""
     if gpus:
-        return Profile(name="auto-gpu", ranks=gpus, zero_stage=3, gpu_slots=1, cpu_slots=cores)
+        return Profile(
+            name="auto-gpu",
+            ranks=gpus,
+            zero_stage=3,
+            threads_per_rank=max(1, cores // gpus),
+            gpu_slots=1,
+            cpu_slots=cores,
+        )
     ranks = min(2, cores)
     return Profile(
         name="auto-cpu",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tulu_pipeline.errors import BadInput, NotFound
-from tulu_pipeline.profile import Profile, auto_profile, load_profile
+from tulu_pipeline.profile import Profile, auto_profile, load_profile, profile_for
 from tulu_pipeline.training.estimates.flops import peak_flops
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,6 +91,14 @@ def test_profile_fits_the_machine_when_none_is_asked_for(name: str | None) -> No
     profile = load_profile(name)
     assert profile == auto_profile()
     assert min(profile.slots().values()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "ranks", "threads"), [(96, 8, 8, 12), (12, 1, 1, 12), (2, 4, 4, 1), (8, 0, 2, 4), (1, 0, 1, 1)]
+)
+def test_ranks_share_all_cores_with_or_without_gpus(cores: int, gpus: int, ranks: int, threads: int) -> None:
+    profile = profile_for(cores=cores, gpus=gpus)
+    assert (profile.ranks, profile.threads_per_rank) == (ranks, threads)
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])

@@ -60,8 +60,9 @@ class Profile:
         gpu: what its GPUs are called, such as `NVIDIA H100 80GB HBM3`, and `gpu_memory_gib` what each has: for
             estimates on a machine that has none.
         cpu_slots: stages that may run side by side on the CPU, and processes that tokenizing one large mixture may
-            take; likewise gpu_slots and api_slots. A finetuning and an engine take all GPUs, so one GPU slot is right
-            unless a profile gives them fewer ranks.
+            take; likewise api_slots.
+        gpu_slots: 1 where there are GPUs. A finetuning and an engine take the first `ranks` of those that are visible,
+            so two at a time would meet on the same.
         api_transport: how paid servers are asked: one request after the other, or `batches`: cheaper, within a day.
         lease_stale_seconds: a silent holder on another host is taken over after this long.
     """
@@ -127,10 +128,14 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "gpu_memory_share": (0.05, 1.0),
     "gpu_memory_gib": (0.0, None),
     "cpu_slots": (0, None),
-    "gpu_slots": (0, None),
+    "gpu_slots": (0, 1),
     "api_slots": (0, None),
     "lease_stale_seconds": (10.0, None),
 }
+# What speaks against more than the highest value, where that is no matter of course.
+_WHY_NO_MORE = {"gpu_slots": "stages take the first `ranks` GPUs, so two at a time would meet on the same"}
+
+
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is there and not hidden, without importing torch."""
     return count_gpus() > 0
@@ -222,5 +227,6 @@ def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:
         number: Any = value
         if (low is not None and number < low) or (high is not None and number > high):
             reach = f"from {low} to {high}" if high is not None else f"of {low} or more"
-            raise BadInput(f"`{key}` is {value}", where, f"write a number {reach}")
+            why = f": {_WHY_NO_MORE[key]}" if key in _WHY_NO_MORE and high is not None and number > high else ""
+            raise BadInput(f"`{key}` is {value}{why}", where, f"write a number {reach}")
     return values

@@ -42,6 +42,7 @@ def test_profile_is_read_by_name_and_by_path(tmp_path: Path) -> None:
         ("gpu_memory_share = 1.5", "`gpu_memory_share` is 1.5"),
         ("lease_stale_seconds = 0.0", "`lease_stale_seconds` is 0.0"),
         ("cpu_slots = -1", "`cpu_slots` is -1"),
+        ("gpu_slots = 2", "`gpu_slots` is 2: stages take the first `ranks` GPUs"),
     ],
 )
 def test_mistake_in_a_profile_is_told_with_file_and_fix(tmp_path: Path, text: str | bytes, told: str) -> None:

@@ -30,7 +30,7 @@ from tulu_pipeline.inference.engine_process import run_engine
 from tulu_pipeline.inference.job import BenchmarkJob, WorkerJob
 from tulu_pipeline.inference.records import Question, answered, completions
 from tulu_pipeline.inference.selection import select
-from tulu_pipeline.profile import has_gpu
+from tulu_pipeline.profile import count_gpus
 from tulu_pipeline.specs.benchmark import Benchmark, Item, Sampling
 from tulu_pipeline.tokens.control_tokens import Prompt
 
@@ -273,14 +273,14 @@ def _engine_settings(jobs: Sequence[Job[GenerateParams]], ctx: RunContext) -> En
             raise BadInput(
                 "jobs of one group want different engines or models", job.name, "group them by checkpoint and engine"
             )
-    gpu = has_gpu()
+    gpus = count_gpus()
     return EngineSettings(
         engine=first.params.engine,
         model=str(first.input("model")),
         dtype=first.params.engine_dtype,
         quantization=first.params.quantization,
-        gpu=gpu,
-        tensor_parallel=tensor_parallel(first.input("model"), ctx.profile.ranks) if gpu else 1,
+        gpu=gpus > 0,
+        tensor_parallel=tensor_parallel(first.input("model"), ranks=ctx.profile.ranks, gpus=gpus),
         gpu_memory_share=ctx.profile.gpu_memory_share,
         cache_gib=ctx.profile.engine_cache_gib,
     )
@@ -290,12 +290,15 @@ def _wanted(job: Job[GenerateParams]) -> tuple[object, ...]:
     return job.params.engine, job.params.engine_dtype, job.params.quantization, job.input("model")
 
 
-def tensor_parallel(model: Path, gpus: int) -> int:
-    """Over how many of `gpus` a checkpoint can be split: its heads must come out even."""
+def tensor_parallel(model: Path, *, ranks: int, gpus: int) -> int:
+    """Over how many GPUs a checkpoint is split: at most a profile's `ranks` and the `gpus` that are visible.
+
+    Its heads must come out even.
+    """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     heads = int(config["num_attention_heads"])
     shared = math.gcd(heads, int(config.get("num_key_value_heads") or heads))
-    return max(parts for parts in range(1, gpus + 1) if shared % parts == 0)
+    return max(parts for parts in range(1, max(1, min(ranks, gpus)) + 1) if shared % parts == 0)
 
 
 def _raise_first(failures: Mapping[str, Mapping[str, str]], unheard: Sequence[str]) -> None:

@@ -101,11 +101,20 @@ def test_a_broken_line_is_named(asked: Path, byte_level: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("heads", "shared", "gpus", "parts"), [(32, 32, 8, 8), (3, 3, 4, 3), (4, 2, 8, 2), (3, 3, 2, 1)]
+    ("heads", "shared", "ranks", "gpus", "parts"),
+    [
+        (32, 32, 8, 8, 8),
+        (32, 32, 8, 1, 1),
+        (32, 32, 2, 8, 2),
+        (32, 32, 2, 0, 1),
+        (3, 3, 4, 4, 3),
+        (4, 2, 8, 8, 2),
+        (3, 3, 2, 2, 1),
+    ],
 )
-def test_a_checkpoint_is_split_over_as_many_gpus_as_its_heads_allow(
-    tmp_path: Path, heads: int, shared: int, gpus: int, parts: int
+def test_a_checkpoint_is_split_over_as_many_gpus_as_are_visible_and_its_heads_and_the_profile_allow(
+    tmp_path: Path, heads: int, shared: int, ranks: int, gpus: int, parts: int
 ) -> None:
     config = {"num_attention_heads": heads, "num_key_value_heads": shared}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert tensor_parallel(tmp_path, gpus) == parts
+    assert tensor_parallel(tmp_path, ranks=ranks, gpus=gpus) == parts

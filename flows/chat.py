@@ -171,7 +171,7 @@ def find_checkpoint(name: str, *, experiment: str, store: str | None) -> Path:
     """
     folder = Path(name)
     if not folder.is_dir():
-        if "[" not in name:
+        if not set(name) & set("[*?"):
             raise BadInput(f"no folder `{name}`", "the checkpoint", "name a folder, or an artifact: finetune[…]")
         session = prepare(Request(experiment=experiment, store=store))
         names = selected_names(session, name)

@@ -49,8 +49,8 @@ def finetune(
 ) -> dict[str, Any]:
     """Finetune `model` and write a checkpoint that `transformers` opens into `out`.
 
-    Called again after it was cut off, it goes on from the newest saved state in `work`, with the losses it would
-    have had.
+    Called again after it was cut off, it goes on from the newest saved state in `work`, on the conversations that it
+    would have had: on a CPU with the same losses, on a GPU as far as its kernels give the same numbers twice.
 
     Args:
         name: for progress.

@@ -12,7 +12,7 @@ from flows.session import Request, Session, prepare, selected_names
 from tulu_pipeline.artifacts.artifact import Artifact
 from tulu_pipeline.artifacts.manifest import Manifest
 from tulu_pipeline.artifacts.stage import ReportProgress, no_progress
-from tulu_pipeline.errors import BadInput, TuluError
+from tulu_pipeline.errors import BadInput
 
 if TYPE_CHECKING:
     from tulu_pipeline.export.hub import Published
@@ -130,8 +130,7 @@ def _finetuned(session: Session, asked: Publishing) -> tuple[Artifact, Manifest]
         raise BadInput(f"`{asked.artifact}` names {len(found)} models: {', '.join(found)}", where, "name one of them")
     node = session.plan.nodes[found[0]]
     if node.manifest is None or node.digest is None:
-        fix = f"`tulu run {asked.experiment} --only '{found[0]}'` makes it"
-        raise TuluError(f"{found[0]} is not there", session.store.url, fix)
+        raise session.lacks(found[0])
     return node.artifact, node.manifest
 
 

@@ -75,11 +75,24 @@ class Session:
         """Where the artifact `name` lies.
 
         Raises:
-            TuluError: it is not there.
+            TuluError: it is not there, or only as it was before something changed.
         """
         if (folder := self.find_folder(name)) is None:
-            raise TuluError(f"{name} is not there", self.store.url, f"`tulu run {self.request.experiment}` makes it")
+            raise self.lacks(name)
         return folder
+
+    def lacks(self, name: str) -> TuluError:
+        """The error that the artifact `name` is not there; of one that is stale it tells where its last build lies."""
+        asked = self.request.experiment
+        last = self.store.ref(self.experiment.name, name)
+        if last is None or not self.store.has_payload(last):
+            return TuluError(f"{name} is not there", self.store.url, f"`tulu run {asked} --only '{name}'` makes it")
+        return TuluError(
+            f"{name} is stale; the last one made under this name lies at {self.store.url}/{last.payload}",
+            self.store.url,
+            f"`tulu why '{name}' --experiment {asked}` says what has changed, "
+            f"`tulu run {asked} --only '{name}'` makes it anew",
+        )
 
 
 def prepare(request: Request, progress: ReportProgress = no_progress) -> Session:

@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -222,19 +224,20 @@ def test_a_storm_of_rate_limits_slows_the_client_down_and_loses_nothing(client: 
 def test_the_limit_grows_by_one_after_a_clean_window_and_is_halved_once_for_a_rate_limit() -> None:
     async def play() -> list[int]:
         flow, limits = Flow(cap=10), []
+        turn = partial(flow.enter, 0.0, lambda: False)
         for _ in range(8 + 9 + 10):
-            await flow.leave(await flow.enter(), answered=True, limited=False)
+            await flow.leave(await turn(), answered=True, limited=False)
         limits.append(flow.limit)  # 8, 9, 10: as many as may be
-        together = [await flow.enter() for _ in range(10)]
+        together = [await turn() for _ in range(10)]
         for entered in together[:9]:
             await flow.leave(entered, answered=False, limited=True)
         limits.append(flow.limit)
         await flow.leave(together[9], answered=True, limited=False)  # sent before the halving: says nothing
         for _ in range(5):
-            await flow.leave(await flow.enter(), answered=True, limited=False)
+            await flow.leave(await turn(), answered=True, limited=False)
         limits.append(flow.limit)
         for _ in range(5):
-            await flow.leave(await flow.enter(), answered=False, limited=True)
+            await flow.leave(await turn(), answered=False, limited=True)
         return [*limits, flow.limit, flow.in_flight]
 
     assert asyncio.run(play()) == [10, 5, 6, 1, 0]
@@ -391,21 +394,42 @@ def test_a_store_that_takes_no_locks_is_an_error_before_anything_is_paid(
     assert not server.asked
 
 
-def test_a_reply_that_another_process_asks_for_is_waited_for(tmp_path: Path) -> None:
-    digest = question("one").digest()
-    holder = "import sys; from pathlib import Path; from tulu_pipeline.api.replies import ReplyLog\n"
-    holder += "with ReplyLog(Path(sys.argv[1])).claimed(sys.argv[2]) as mine: print(mine, flush=True); input()"
-    command = [sys.executable, "-c", holder, str(tmp_path), digest]
-    replies = ReplyLog(tmp_path)
+@contextmanager
+def claimed_by_another(folder: Path, digest: str) -> Iterator[None]:
+    claim = "import sys; from pathlib import Path; from tulu_pipeline.api.replies import ReplyLog\n"
+    claim += "with ReplyLog(Path(sys.argv[1])).claimed(sys.argv[2]) as mine: print(mine, flush=True); input()"
+    command = [sys.executable, "-c", claim, str(folder), digest]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        with replies.claimed(digest) as mine, replies.claimed(question("two").digest()) as another:
-            assert (mine, another) == (False, True)
+        yield
         other.communicate("\n")
+
+
+def test_a_claim_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
+    digest = question("one").digest()
+    replies = ReplyLog(tmp_path)
+    with (
+        claimed_by_another(tmp_path, digest),
+        replies.claimed(digest) as mine,
+        replies.claimed(question("two").digest()) as another,
+    ):
+        assert (mine, another) == (False, True)
     with replies.claimed(digest) as mine:
         assert mine
     replies.close()
+
+
+def test_an_end_does_not_wait_for_what_is_not_sent(client: Client, server: OpenAIServer, tmp_path: Path) -> None:
+    server.faults = [
+        Fault(status=429, headers={"retry-after": "45"}, match="limited"),
+        Fault(status=402, after_seconds=0.5, match="poor"),
+    ]
+    started = time.monotonic()
+    with claimed_by_another(tmp_path / "api", question("held").digest()):
+        answers = ask(client, question("limited"), question("held"), question("poor"))
+        assert time.monotonic() - started < 30
+    assert [each.kind for each in answers] == ["stopped", "stopped", "quota"]
 
 
 def test_a_torn_line_is_cut_off_and_everything_before_it_stays(

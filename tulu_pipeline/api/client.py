@@ -239,7 +239,7 @@ class Client:
         with self._replies.claimed(digest) as mine:
             if not mine:
                 await asyncio.sleep(_POLL_SECONDS)
-                return None
+                return _stopped(0) if stop.is_set() else None
             if await asyncio.to_thread(self._replies.find, digest) is not None:
                 return None
             answer = await self._try(request, digest, budget, stop)
@@ -252,15 +252,16 @@ class Client:
 
     async def _try(self, request: ApiRequest, digest: str, budget: Budget, stop: threading.Event) -> Answer:
         """Attempt after attempt, as long as there is patience."""
-        patience, tries, failures, used_seconds = self.patience, 0, 0, 0.0
+        patience, tries, failures = self.patience, 0, 0
+        used_seconds, not_before = 0.0, 0.0
         while True:
-            entered = await self._flow.enter()
+            entered = await self._flow.enter(not_before, stop.is_set)
             fault: Fault | None = None
             answered = False
             started = time.monotonic()
             try:
                 if stop.is_set():
-                    return ApiError(kind="stopped", reason="an earlier error concerns all", attempts=tries)
+                    return _stopped(tries)
                 async with self._paid(request, budget) as bill:
                     if bill is None:
                         return ApiError(kind="budget", reason=_no_room(request, budget, self.price(request.model)))
@@ -286,7 +287,7 @@ class Client:
             if used_seconds >= patience.deadline_seconds:
                 reason = f"{fault.reason}; {patience.deadline_seconds:.0f} s are over"
                 return ApiError(kind=fault.kind, reason=reason, attempts=tries)
-            await asyncio.sleep(wait_seconds)
+            not_before = time.monotonic() + wait_seconds
             log.info("%s: trying again after %s (%s)", self.provider, fault.kind, fault.reason)
 
     @contextlib.asynccontextmanager
@@ -381,6 +382,10 @@ def _next(answers: queue.Queue[tuple[str, Answer | BaseException]]) -> tuple[str
         raise_if_asked()
         with contextlib.suppress(queue.Empty):
             return answers.get(timeout=_LISTEN_EVERY_SECONDS)
+
+
+def _stopped(attempts: int) -> ApiError:
+    return ApiError(kind="stopped", reason="an earlier error concerns all", attempts=attempts)
 
 
 def _no_room(request: ApiRequest, budget: Budget, price: Price | None) -> str:

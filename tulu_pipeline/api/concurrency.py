@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 START = 8
+_LOOK_EVERY_SECONDS = 0.5
 
 
 class Flow:
@@ -28,17 +30,25 @@ class Flow:
         self._quiet_until = 0.0
         self._moved = asyncio.Condition()
 
-    async def enter(self) -> int:
-        """Wait for a place and for the end of a silence; what is given back belongs to `leave`."""
+    async def enter(self, not_before: float, given_up: Callable[[], bool]) -> int:
+        """Wait for a place, for the end of a silence and for a moment of one's own.
+
+        Args:
+            not_before: that moment, by `time.monotonic`.
+            given_up: whether to wait for a place alone; looked at twice a second.
+
+        Returns:
+            What belongs to `leave`.
+        """
         while True:
             async with self._moved:
                 await self._moved.wait_for(lambda: self.in_flight < self.limit)
-                quiet = self._quiet_until - time.monotonic()
-                if quiet <= 0:
+                wait_seconds = max(self._quiet_until, not_before) - time.monotonic()
+                if wait_seconds <= 0 or given_up():
                     self.in_flight += 1
                     self.peak = max(self.peak, self.in_flight)
                     return self._halvings
-            await asyncio.sleep(quiet)
+            await asyncio.sleep(min(wait_seconds, _LOOK_EVERY_SECONDS))
 
     async def leave(self, entered: int, *, answered: bool, limited: bool) -> None:
         """Give a place back.

@@ -1,6 +1,9 @@
 """The Batch API: the same replies for half the price, found again after a kill, failures sent again."""
 
 import asyncio
+import errno
+import fcntl
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +20,7 @@ from tulu_pipeline.api.requests import ApiError, ApiRequest, Message, Reply
 from tulu_pipeline.api.transport import open_sdk
 from tulu_pipeline.artifacts.stage import RunContext
 from tulu_pipeline.budget import Budget
-from tulu_pipeline.errors import StageFailed
+from tulu_pipeline.errors import StageFailed, StoreError
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import provider_access, read_settings
 
@@ -114,7 +117,7 @@ def test_a_batch_that_was_under_way_at_a_kill_is_waited_for_and_not_sent_again(
     assert all(isinstance(each, Reply) for each in answers.values())
     assert len(server.batches) == 2  # the one of the four, and one for the fifth
     assert sum(server.charges.values()) == 5
-    assert not list((tmp_path / "api" / "batches").iterdir())
+    assert not list((tmp_path / "api" / "batches").glob("*.jsonl"))
 
 
 def test_whoever_collects_the_batch_of_a_killed_run_records_all_of_its_replies(
@@ -152,6 +155,18 @@ def test_two_who_ask_for_the_same_at_the_same_time_pay_once(client: Client, serv
     assert first == second
     assert all(isinstance(each, Reply) for each in first.values())
     assert sum(server.charges.values()) == 4
+
+
+def test_a_store_that_takes_no_locks_is_an_error_before_a_batch_is_sent(
+    client: Client, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)  # as NFS without lockd
+    with pytest.raises(StoreError, match=os.strerror(errno.ENOLCK)):
+        ask(client, requests(2))
+    assert not server.files
 
 
 def test_what_is_recorded_is_in_no_batch_even_where_a_kill_left_the_file(

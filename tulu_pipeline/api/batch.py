@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tulu_pipeline.api.answers import Malformed, parse_reply
 from tulu_pipeline.api.prices import Price
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 MOST_REQUESTS = 50_000  # of one batch
 _SCHEMA_VERSION = 1
 _FOLDER = "batches"
+_TURN = "turn"  # locked by whoever looks what is under way, and sends
+_HELD = frozenset({errno.EACCES, errno.EAGAIN})  # what a lock says that another one holds
 _ROUNDS = 3  # batches that a request may fail in
 _TURN_SECONDS = 0.05  # between two looks whether another one has done sending
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
@@ -117,11 +120,12 @@ async def ask_in_batches(
     folder = replies.path.parent / _FOLDER
     with telling(folder):
         folder.mkdir(exist_ok=True)
+        (folder / _TURN).touch()
     rounds = 0
     while rounds < _ROUNDS:
         async with contextlib.AsyncExitStack() as turn:
             # Nobody else looks at what is under way until this one has sent: no two send the same.
-            await turn.enter_async_context(_alone(folder, _TURN_SECONDS))
+            await turn.enter_async_context(_alone(folder / _TURN, _TURN_SECONDS))
             under_way = await asyncio.to_thread(_under_way, folder)  # first: a file goes after its replies have come
             waiting = _waiting(wanted, replies, errors)
             if not waiting:
@@ -189,22 +193,27 @@ def _read(path: Path) -> tuple[_Sent, str]:
 
 @contextlib.asynccontextmanager
 async def _alone(path: Path, seconds: float) -> AsyncIterator[None]:
-    """Hold a file or folder as soon as no other coroutine, thread or process does; look every so many seconds.
+    """Hold a file as soon as no other coroutine, thread or process does; look every so many seconds.
 
     Raises:
         FileNotFoundError: there is none.
+        StoreError: it cannot be locked.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(seconds)
+    with path.open("r+b") as file:  # NFS lets nobody alone hold what is open for reading
+        while not _lock(file):
+            await asyncio.sleep(seconds)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    with telling(file.name):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+            return False
+    return True
 
 
 async def _upload(sdk: AsyncOpenAI, requests: Mapping[str, ApiRequest], folder: Path) -> tuple[_Sent, Path]:

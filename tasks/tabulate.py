@@ -253,7 +253,7 @@ def data_input(name: str) -> str:
 
 TABULATE = Stage(
     name="tabulate",
-    version=7,
+    version=8,
     params=TabulateParams,
     run=run_tabulate,
     env=("matplotlib",),

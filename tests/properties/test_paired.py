@@ -15,6 +15,7 @@ from tulu_pipeline.scoring.paired import (
     compare,
     holm,
     mcnemar,
+    newcombe,
     paired_difference,
     permutation,
     smallest_difference,
@@ -26,6 +27,10 @@ pairs = st.lists(st.tuples(values, values), min_size=2, max_size=60)
 outcomes = st.lists(st.tuples(st.sampled_from((0.0, 1.0)), st.sampled_from((0.0, 1.0))), min_size=2, max_size=40)
 
 
+def shows_no_spread(differences) -> bool:
+    return np.std(differences) / math.sqrt(max(len(differences) - 1, 1)) < 1e-12
+
+
 def ids_of(items) -> list[str]:
     return [f"item {index}" for index in range(len(items))]
 
@@ -35,6 +40,9 @@ def test_the_paired_interval_is_that_of_the_paired_t_test(both):
     ours, theirs = np.array(both, dtype=float).T
     made = paired_difference(ours, theirs)
     differences = ours - theirs
+    if made is None or made.method == "newcombe":
+        assert shows_no_spread(differences)
+        return
     assert made.value == pytest.approx(differences.mean(), abs=1e-12)
     if differences.std() > 1e-9:  # scipy warns of, and we do not need, an interval of identical differences
         expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
@@ -49,6 +57,9 @@ def test_the_clustered_interval_is_that_of_the_score_stage(triples):
         assert made is None
         return
     expected = clustered_mean([a - b for a, b in zip(ours, theirs, strict=True)], clusters)
+    if made is None or made.method == "newcombe":
+        assert expected.standard_error < 1e-12
+        return
     half_width = stats.t.ppf(0.975, len(set(clusters)) - 1) * expected.standard_error
     assert (made.high - made.low) / 2 == pytest.approx(half_width, abs=1e-9)
 
@@ -57,6 +68,9 @@ def test_the_clustered_interval_is_that_of_the_score_stage(triples):
 def test_a_paired_difference_changes_sign_with_the_order(both):
     ours, theirs = zip(*both, strict=True)
     there, back = paired_difference(ours, theirs), paired_difference(theirs, ours)
+    if there is None:
+        assert back is None
+        return
     assert (there.low, there.value, there.high) == pytest.approx((-back.high, -back.value, -back.low), abs=1e-12)
 
 
@@ -77,6 +91,9 @@ def test_one_item_tells_no_interval():
 def test_a_macro_difference_is_that_of_the_means_of_the_groups_means(triples):
     ours, theirs, groups = zip(*triples, strict=True)
     made = paired_difference(ours, theirs, groups, macro=True)
+    if made is None:
+        assert shows_no_spread(np.subtract(ours, theirs))
+        return
 
     def macro(scores):
         by_group = {
@@ -106,6 +123,67 @@ def test_the_interval_of_a_macro_difference_covers_at_its_rate():
 def test_groups_without_any_spread_do_not_make_a_difference_certain():
     made = paired_difference([1.0, 1.0, 0.0], [0.0, 0.0, 0.0], ["a", "b", "c"], macro=True)
     assert made.low < 0 < made.high
+
+
+@pytest.mark.parametrize(("n", "reach"), [(4, 0.490), (20, 0.161), (1000, 0.0038)])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_models_that_are_alike_on_few_items_are_not_known_to_be_alike(n, reach, value):
+    made = compare(ids_of(range(n)), [value] * n, [value] * n)
+    assert (made.difference.low, made.difference.value, made.difference.high) == pytest.approx(
+        (-reach, 0, reach), abs=5e-4
+    )
+    assert (made.difference.method, made.difference.standard_error, made.difference.clusters) == ("newcombe", None, n)
+    assert made.detectable is made.bootstrap is None
+    assert made.p == 1
+
+
+def test_the_same_answers_half_of_them_right_are_not_known_to_be_the_same():
+    scores = [0.0, 1.0] * 10
+    made = paired_difference(scores, scores)
+    assert made.low == pytest.approx(-made.high)
+    assert 0.02 < made.high < 0.161
+
+
+def test_a_model_that_is_right_wherever_the_other_is_wrong_may_be_less_than_all_the_better():
+    made = paired_difference([1.0] * 20, [0.0] * 20)
+    assert (made.value, made.high) == pytest.approx((1, 1))
+    assert 0.7 < made.low < 0.8
+
+
+@pytest.mark.parametrize("macro", [False, True])
+def test_groups_that_show_no_spread_have_the_interval_of_their_items(macro):
+    scores, groups = [0.0] * 12, list("aaabbbcccddd")
+    made = compare(ids_of(scores), scores, scores, groups, macro=macro)
+    plain = paired_difference(scores, scores)
+    assert (made.difference.low, made.difference.high) == pytest.approx((plain.low, plain.high))
+    assert made.bootstrap is None
+
+
+@pytest.mark.parametrize("macro", [False, True])
+@pytest.mark.parametrize("groups", [None, list("aabb")])
+def test_differences_of_shares_that_are_all_alike_tell_no_interval(macro, groups):
+    ours, theirs = [0.3, 0.4, 0.5, 0.6], [0.2, 0.3, 0.4, 0.5]  # all 0.1, but for the rounding
+    assert paired_difference(ours, theirs, groups, macro=macro) is None
+    made = compare(ids_of(ours), ours, theirs, groups, macro=macro)
+    assert made.difference is made.bootstrap is made.detectable is None
+
+
+def test_newcombes_interval_is_the_one_that_was_printed():
+    """Complete response before and after consolidation (Cavo et al. 2012), in Fagerland et al. 2017, chapter 8."""
+    both, first, second, neither = 59, 6, 16, 80
+    ours = np.repeat([1.0, 1.0, 0.0, 0.0], [both, first, second, neither])
+    theirs = np.repeat([1.0, 0.0, 1.0, 0.0], [both, first, second, neither])
+    assert newcombe(ours, theirs) == pytest.approx((-0.1186, -0.0046), abs=5e-5)
+
+
+@given(outcomes)
+def test_newcombes_interval_holds_the_difference_and_stays_among_what_can_be(both):
+    ours, theirs = np.array(both).T
+    low, high = newcombe(ours, theirs)
+    assert -1 - 1e-9 <= low < ours.mean() - theirs.mean() + 1e-9
+    assert ours.mean() - theirs.mean() - 1e-9 < high <= 1 + 1e-9
+    assert high - low > 0.01
+    assert newcombe(theirs, ours) == pytest.approx((-high, -low), abs=1e-12)
 
 
 @given(outcomes)
@@ -150,7 +228,7 @@ def test_two_models_change_places(both, lower_is_better):
 def test_a_model_is_no_different_from_itself():
     scores = [0.0, 0.5, 1.0] * 5
     made = compare(ids_of(scores), scores, scores)
-    assert (made.difference.value, made.p, made.detectable) == (0.0, 1.0, None)
+    assert (made.first - made.second, made.difference, made.p, made.detectable) == (0.0, None, 1.0, None)
     assert made.only_first == made.only_second == ()
 
 

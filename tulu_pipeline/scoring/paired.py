@@ -5,26 +5,31 @@ Tables take their changes from here, and `tulu compare` its tests, so that the t
 student     independent items: Student interval of the mean difference
 clustered   items of a group go together: cluster-robust standard error, t interval
 stratified  a difference of two means of groups' means: percentile bootstrap, each group resampled by itself
+newcombe    right and wrong that show no spread (both models wrong everywhere): the two Wilson intervals, combined
+
+Of other scores that show no spread no interval can be told: as many alike would not make a difference certain.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tulu_pipeline.errors import BadInput
-from tulu_pipeline.scoring.statistics import CONFIDENCE, FEWEST_CLUSTERS, clustered_error
+from tulu_pipeline.scoring.statistics import CONFIDENCE, FEWEST_CLUSTERS, clustered_error, proportion
 
 if TYPE_CHECKING:
     import numpy as np
 
 Test = Literal["mcnemar", "permutation", "clustered permutation"]
-DifferenceMethod = Literal["student", "clustered", "stratified"]
+DifferenceMethod = Literal["student", "clustered", "stratified", "newcombe"]
 POWER = 0.8
 _RESAMPLES = 2_000  # of an interval
 _PERMUTATIONS = 9_999  # of a test: a p-value of 0.05 is then known to 0.002
 _BATCH = 500
+_ROUNDING = 1e-12  # what scores in [0, 1] differ by at least where it is not by rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,7 @@ class Difference:
     Attributes:
         value: in [-1, 1].
         low, high: of the interval.
-        standard_error: of the difference.
+        standard_error: of the difference; None where the items show no spread.
         clusters: how many units are independent of each other.
         method: how the interval was made.
     """
@@ -42,7 +47,7 @@ class Difference:
     value: float
     low: float
     high: float
-    standard_error: float
+    standard_error: float | None
     clusters: int
     method: DifferenceMethod
 
@@ -54,11 +59,13 @@ class Comparison:
     Attributes:
         n: items. undefined: items left out because either has no score.
         first, second: the two means.
-        difference: first minus second; None where fewer than two units are independent of each other.
-        bootstrap: 95 % percentile interval of the paired bootstrap; None for right and wrong, and without a difference.
+        difference: first minus second; None where fewer than two units are independent of each other, or no spread is
+            seen among scores that are not right or wrong.
+        bootstrap: 95 % percentile interval of the paired bootstrap; None for right and wrong, without a difference, and
+            without spread.
         p: of the hypothesis that the two are exchangeable, two-sided. test: how it was found.
-        detectable: the least true difference that such a set shows with 80 % power at 5 %; None where no item tells
-            the two apart.
+        detectable: the least true difference that such a set shows with 80 % power at 5 %; None where the items show
+            no spread.
         only_first, only_second: ids of the items that one did better, in the items' order.
     """
 
@@ -85,19 +92,22 @@ def paired_difference(
     Miller, "A Practitioner's Guide to Cluster-Robust Inference", 2015; without, every item is a cluster of its own.
     With `macro` groups count alike, whatever their size, and are taken as given.
 
+    Differences that are all alike have no standard error, and are not certain for that: of right and wrong the
+    interval is Newcombe's, as of items without groups; of other scores there is none.
+
     Items with an undefined score (NaN) in either are left out; None where fewer than two clusters are left.
     """
     import numpy as np
 
-    differences = np.asarray(scores, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
-    defined = ~np.isnan(differences)
-    differences = differences[defined]
+    ours, theirs = np.asarray(scores, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    defined = ~(np.isnan(ours) | np.isnan(theirs))
+    ours, theirs = ours[defined], theirs[defined]
     of_item = _numbered(groups, defined)
-    if len(differences) < 2:
+    if len(ours) < 2:
         return None
     if macro and groups is not None:
-        return _stratified(differences, of_item)
-    return _clustered(differences, of_item, "student" if groups is None else "clustered")
+        return _stratified(ours, theirs, of_item)
+    return _clustered(ours, theirs, of_item, "student" if groups is None else "clustered")
 
 
 def compare(
@@ -140,8 +150,8 @@ def compare(
     of_item = _numbered(groups, defined)
     weights = _weights(of_item) if macro and groups is not None else np.full(len(ours), 1 / len(ours))
     clustered = groups is not None and not macro
-    binary = bool(np.isin(np.concatenate([ours, theirs]), (0, 1)).all())
-    independent = binary and groups is None
+    independent = _right_or_wrong(ours, theirs) and groups is None
+    spread = difference is not None and difference.standard_error is not None
     parts = weights * (ours - theirs)
     ahead = theirs - ours if lower_is_better else ours - theirs
     return Comparison(
@@ -150,7 +160,7 @@ def compare(
         first=float(weights @ ours),
         second=float(weights @ theirs),
         difference=difference,
-        bootstrap=None if independent or difference is None else _bootstrap(ours - theirs, of_item, difference),
+        bootstrap=_bootstrap(ours - theirs, of_item, difference) if difference and spread and not independent else None,
         p=mcnemar(ours, theirs) if independent else permutation(np.bincount(of_item, parts) if clustered else parts),
         test="mcnemar" if independent else "clustered permutation" if clustered else "permutation",
         detectable=None if difference is None else smallest_difference(difference),
@@ -170,6 +180,37 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
     wins, losses = int((first > second).sum()), int((first < second).sum())
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def newcombe(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """95 % hybrid score interval of the difference of two shares of right answers on the same items.
+
+    Newcombe, "Improved Confidence Intervals for the Difference between Binomial Proportions Based on Paired Data",
+    Statistics in Medicine 1998, method 10: the Wilson intervals of the two shares, combined by the correlation of the
+    answers. That is corrected for continuity, and 0 where one model's answers are all alike.
+
+    Args:
+        first: 1 for right and 0 for wrong, item by item.
+        second: those of the other model.
+    """
+    ours, theirs = proportion(first.tolist()), proportion(second.tolist())
+    assert ours.low is not None, ours
+    assert ours.high is not None, ours
+    assert theirs.low is not None, theirs
+    assert theirs.high is not None, theirs
+    n, right, also_right = len(first), int(first.sum()), int(second.sum())
+    both, neither = int((first * second).sum()), int(((1 - first) * (1 - second)).sum())
+    together = both * neither - (right - both) * (also_right - both)
+    margins = right * (n - right) * also_right * (n - also_right)
+    corrected = max(together - n / 2, 0.0) if together > 0 else float(together)
+    correlation = corrected / math.sqrt(margins) if margins else 0.0
+
+    def width(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+
+    value = ours.value - theirs.value
+    low = value - width(ours.value - ours.low, theirs.high - theirs.value)
+    return low, value + width(ours.high - ours.value, theirs.value - theirs.low)
 
 
 def permutation(parts: np.ndarray) -> float:
@@ -209,20 +250,25 @@ def smallest_difference(difference: Difference) -> float | None:
     """
     from scipy.stats import t
 
-    if difference.standard_error == 0:
+    if difference.standard_error is None:
         return None
     freedom = difference.clusters - 1
     return float((t.ppf((1 + CONFIDENCE) / 2, freedom) + t.ppf(POWER, freedom)) * difference.standard_error)
 
 
-def _clustered(differences: np.ndarray, of_item: np.ndarray, method: DifferenceMethod) -> Difference | None:
+def _clustered(
+    ours: np.ndarray, theirs: np.ndarray, of_item: np.ndarray, method: DifferenceMethod
+) -> Difference | None:
     import numpy as np
     from scipy import special
 
     if len(np.unique(of_item)) < 2:
         return None
+    differences = ours - theirs
     mean = float(differences.mean())
     standard_error, count = clustered_error(differences.tolist(), of_item.tolist())
+    if standard_error < _ROUNDING:
+        return _without_spread(ours, theirs)
     half_width = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * standard_error
     return Difference(
         value=mean,
@@ -234,14 +280,30 @@ def _clustered(differences: np.ndarray, of_item: np.ndarray, method: DifferenceM
     )
 
 
-def _stratified(differences: np.ndarray, of_item: np.ndarray) -> Difference:
+def _without_spread(ours: np.ndarray, theirs: np.ndarray) -> Difference | None:
+    if not _right_or_wrong(ours, theirs):
+        return None
+    low, high = newcombe(ours, theirs)
+    return Difference(
+        value=float(ours.mean() - theirs.mean()),
+        low=low,
+        high=high,
+        standard_error=None,
+        clusters=len(ours),
+        method="newcombe",
+    )
+
+
+def _stratified(ours: np.ndarray, theirs: np.ndarray, of_item: np.ndarray) -> Difference | None:
     import numpy as np
 
+    differences = ours - theirs
     value = float(_weights(of_item) @ differences)
     samples = [differences[of_item == group] for group in range(int(of_item.max()) + 1)]
-    if all((sample == sample[0]).all() for sample in samples):  # groups without spread say nothing: items are taken
-        together = _clustered(differences, np.arange(len(differences)), "student")
-        assert together is not None  # there are two items
+    if all(np.ptp(sample) < _ROUNDING for sample in samples):  # groups without spread say nothing: items are taken
+        together = _clustered(ours, theirs, np.arange(len(differences)), "student")
+        if together is None:
+            return None
         shift = value - together.value
         return replace(together, value=value, low=together.low + shift, high=together.high + shift)
     low, high, standard_error = _resampled(samples)
@@ -262,8 +324,6 @@ def _bootstrap(differences: np.ndarray, of_item: np.ndarray, difference: Differe
 
     if difference.method == "stratified":
         return difference.low, difference.high
-    if difference.standard_error == 0:
-        return difference.value, difference.value
     if difference.clusters == len(differences):
         low, high, _ = _resampled([differences])
         return low, high
@@ -278,6 +338,12 @@ def _bootstrap(differences: np.ndarray, of_item: np.ndarray, difference: Differe
         rng=np.random.default_rng(0),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _right_or_wrong(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    import numpy as np
+
+    return bool(np.isin(np.concatenate([ours, theirs]), (0, 1)).all())
 
 
 def _resampled(samples: Sequence[np.ndarray]) -> tuple[float, float, float]:

@@ -103,7 +103,7 @@ def find_mixture(name: str) -> Mixture:
 
 
 def find_mixture_of_file(name: str) -> tuple[Mixture, tuple[Dataset, ...]]:
-    """A mixture by name, a dataset as a mixture of itself, or one of a user's file: `path/to/mine.py:MIXTURE`.
+    """A mixture by name, a dataset as a mixture of itself, or either of a user's file: `path/to/mine.py:MIXTURE`.
 
     Returns:
         The mixture, and the datasets that the file defines, by themselves or in an experiment.
@@ -120,7 +120,19 @@ def find_mixture_of_file(name: str) -> tuple[Mixture, tuple[Dataset, ...]]:
         return single(find_dataset(name).name), ()
     path, constant = place
     module = load_file(path)
-    return Registry("mixture", "", constant or "MIXTURE", Mixture).from_module(module, None), _datasets_of(module)
+    constant = constant or next((each for each in ("MIXTURE", "DATASET") if hasattr(module, each)), "MIXTURE")
+    datasets = _datasets_of(module)
+    match value := getattr(module, constant, None):
+        case Mixture():
+            return value, datasets
+        case Dataset():
+            return single(value.name), tuple(({each.name: each for each in datasets} | {value.name: value}).values())
+    known = [f"`{path}:{each}`" for each, held in vars(module).items() if isinstance(held, Mixture | Dataset)]
+    raise BadInput(
+        f"no constant `{constant}`" if value is None else f"`{constant}` is a {type(value).__name__}",
+        str(path),
+        "make it a `Mixture` or a `Dataset`" + (f", or name one: {', '.join(known)}" if known else ""),
+    )
 
 
 def _datasets_of(module: ModuleType) -> tuple[Dataset, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -157,8 +158,8 @@ def print_names(names: Mapping[str, list[str]], console: Any) -> None:
     console.print("`tulu show NAME` tells what one of them is, or a metric of a benchmark", markup=False)
 
 
-def print_show(facts: Mapping[str, Any], console: Any) -> None:
-    """The facts as text: what it is, then counts, then licenses."""
+def print_show(facts: Mapping[str, Any], asked: str, console: Any) -> None:
+    """The facts as text: what it is, then counts, then licenses; `asked` is the name that it was asked by."""
     from rich.table import Table
     from rich.text import Text
 
@@ -191,7 +192,7 @@ def print_show(facts: Mapping[str, Any], console: Any) -> None:
         _print_components_notes(facts["components"], console)
     if "stored" in facts:
         console.print()
-        _print_stored(facts["name"], facts["stored"], console)
+        _print_stored(facts["name"], facts["stored"], f"tulu export {shlex.quote(asked)}", console)
 
 
 def _settings(settings: list[dict[str, Any]], items: Mapping[str, list[str]]) -> Any:
@@ -300,9 +301,9 @@ def _filters(part: Mapping[str, Any]) -> str:
     return "; ".join(wanted) or "–"
 
 
-def _print_stored(name: str, stored: Mapping[str, Any] | None, console: Any) -> None:
+def _print_stored(name: str, stored: Mapping[str, Any] | None, export: str, console: Any) -> None:
     if stored is None:
-        console.print(f"no conversations in this store yet; `tulu export {name}` makes them", markup=False)
+        console.print(f"no conversations in this store yet; `{export}` makes them", markup=False, soft_wrap=True)
         return
     counts = [f"{stored[each]:,} {each}" for each in ("rows", "kept", "dropped", "changed") if each in stored]
     made = stored["made"][:16].replace("T", " ")

@@ -31,4 +31,4 @@ def show(name: Name = None, /, *, store: CountsIn = None, as_json: options.AsJso
     if as_json:
         print_json(facts)
     else:
-        print_show(facts, open_console())
+        print_show(facts, name, open_console())

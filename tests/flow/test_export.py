@@ -104,7 +104,7 @@ def test_an_export_that_fails_says_why_and_leaves_no_folder(mine: Path, tmp_path
         (("export", "human_mixx"), "did you mean `human_mix`"),
         (("export", "mine.py:PAIR"), "no file `mine.py`"),
         (("export", "toy.py"), "no constant `MIXTURE`"),
-        (("export", "toy.py:EXPERIMENT"), "make it a `Mixture`"),
+        (("export", "toy.py:EXPERIMENT"), "or name one: `toy.py:PAIR`, `toy.py:GREEDY`"),
         (("export", "toy.py:PAIR", "--tokenizer", "lama"), "did you mean `llama`"),
         (("export", "toy.py:PAIR", "--out", "toy.py"), "`toy.py` is a file"),
         (("export", "toy.py:PAIR", "--out", "."), "is the current folder"),

@@ -308,6 +308,10 @@ def test_a_call_that_makes_no_sense_says_what_to_write(call: dict[str, Any], err
 def test_the_page_about_own_data_does_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "letters.jsonl").write_text(blocks(PAGE, "json")[0])
     (tmp_path / "mine.py").write_text(blocks(PAGE, "python")[0])
+    advised = re.search("`tulu (export mine.py:LETTERS)`", tulu("show", "mine.py:LETTERS", cwd=tmp_path).stdout)
+    assert advised, "a dataset that no conversations are there of is told how to make them"
+    exported = tulu(*advised[1].split(), cwd=tmp_path, TULU_STORE="elsewhere")
+    assert exported.stdout == "mine.py:LETTERS: 2 conversations in exports/letters\n", exported.stderr
     planned, ran, found = (tulu(*words, cwd=tmp_path) for words in commands(PAGE))
     assert planned.returncode == 0, planned.stderr
     assert "normalize[letters]" in planned.stdout

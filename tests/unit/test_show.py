@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def shown(name: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
     text = io.StringIO()
     monkeypatch.setattr(sys, "stdout", text)
-    print_show(show_json(name, store), open_console())
+    print_show(show_json(name, store), name, open_console())
     return text.getvalue()
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +153,22 @@ def _check_yes(model: Path, prompt: str) -> None:
 
 
 def ask_truth(job: Job[Any], ctx: RunContext, judge: ServedTruthJudges, answered: Answered) -> Metrics:
-    """Ask a provider's two models for one token each, and how likely the likeliest were."""
+    """Ask a provider's two models, one after the other, for one token each, and how likely the likeliest were."""
     from tulu_pipeline.api.asking import ask_all
-    from tulu_pipeline.api.client import connected
-    from tulu_pipeline.api.requests import ApiError
+    from tulu_pipeline.api.client import Answer, Spending, connected
+    from tulu_pipeline.api.requests import ApiError, ApiRequest
 
-    requests = {
-        f"{item.item_id}#{aspect}": request
-        for item, completion in answered()
-        for aspect, request in requests_of(judge, str(item.gold["question"]), completion.texts[0]).items()
-    }
+    requests: dict[str, dict[str, ApiRequest]] = {}  # by model: a provider's batch takes one, and each has its price
+    for item, completion in answered():
+        for aspect, request in requests_of(judge, str(item.gold["question"]), completion.texts[0]).items():
+            requests.setdefault(request.model, {})[f"{item.item_id}#{aspect}"] = request
+    answers: dict[str, Answer] = {}
+    spendings: list[Spending] = []
     with connected(judge.provider, ctx) as client:
-        answers, spending = ask_all(client, requests, ctx, name=job.name)
+        for of_model in requests.values():
+            found, spending = ask_all(client, of_model, ctx, name=job.name)
+            answers |= found
+            spendings.append(spending)
 
     def reply(item: Item) -> dict[str, Any]:
         said: dict[str, Any] = {}
@@ -174,7 +179,11 @@ def ask_truth(job: Job[Any], ctx: RunContext, judge: ServedTruthJudges, answered
             said[aspect] = probability_of_yes(answer.samples[0].logprobs)
         return said
 
-    told = {"answered_by": sorted(spending.models), "replies_known": spending.known, "cost_usd": spending.cost_usd}
+    told = {
+        "answered_by": sorted({model for spending in spendings for model in spending.models}),
+        "replies_known": sum(spending.known for spending in spendings),
+        "cost_usd": sum((spending.cost_usd for spending in spendings), Decimal(0)),
+    }
     return dict(_write_truth(job, answered, reply)) | told
 
 

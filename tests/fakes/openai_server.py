@@ -286,12 +286,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _carry_out(self, batch: dict[str, Any]) -> None:
         known = self.server_state
-        if known.batch_errors:
-            batch |= {"status": "failed", "errors": {"object": "list", "data": known.batch_errors}}
+        lines = known.files[batch["input_file_id"]].decode().splitlines()
+        errors = known.batch_errors
+        if len({json.loads(line)["body"]["model"] for line in lines}) > 1:
+            errors = [*errors, {"code": "mismatched_model", "message": "a batch is of one model"}]
+        if errors:
+            batch |= {"status": "failed", "errors": {"object": "list", "data": errors}}
             return
         end, most = known.batch_cuts.pop(0) if known.batch_cuts else ("completed", 1_000_000)
         good, bad = [], []
-        for index, line in enumerate(known.files[batch["input_file_id"]].decode().splitlines()):
+        for index, line in enumerate(lines):
             request = json.loads(line)
             if index >= most:
                 error = {"code": f"batch_{end}", "message": f"the batch {end} before"}

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,15 +15,19 @@ from pathlib import Path
 import pytest
 from fakes.openai_server import KEY, OpenAIServer, openai_server
 
+from tasks.judge_models import ask_truth
 from tulu_pipeline.api.asking import ask_all
 from tulu_pipeline.api.client import Client, Spending, connected
+from tulu_pipeline.api.replies import read_replies
 from tulu_pipeline.api.requests import ApiError, ApiRequest, Message, Reply
 from tulu_pipeline.api.transport import open_sdk
-from tulu_pipeline.artifacts.stage import RunContext
+from tulu_pipeline.artifacts.stage import Job, RunContext
 from tulu_pipeline.budget import Budget
 from tulu_pipeline.errors import StageFailed, StoreError
 from tulu_pipeline.profile import Profile
 from tulu_pipeline.settings import provider_access, read_settings
+from tulu_pipeline.specs.benchmark import Completion, Item
+from tulu_pipeline.specs.model_judge import ServedTruthJudges
 
 
 @pytest.fixture
@@ -228,6 +233,47 @@ def test_the_profile_chooses_batches(client: Client, server: OpenAIServer, tmp_p
     assert len(answers) == spending.asked == 3
     assert len(server.batches) == 1
     assert spending.cost_usd == server.charged
+
+
+def test_judges_of_truth_go_by_a_batch_of_each_model_and_cost_what_each_costs(
+    server: OpenAIServer, client: Client, tmp_path: Path
+) -> None:
+    server.answer = lambda body: {"text": " yes", "top_logprobs": ({" yes": -0.1, " no": -2.4},)}
+    judge = ServedTruthJudges(truth="ft:davinci-002:a", information="ft:babbage-002:b")
+    answered = [
+        (
+            Item(item_id=name, prompts=(), gold={"question": f"Is {name} odd?"}),
+            Completion(item_id=name, texts=(f"It is {name}.",)),
+        )
+        for name in ("one", "two", "three", "four")
+    ]
+    (out := tmp_path / "out").mkdir()
+    job = Job(
+        name="judge[x]",
+        params=judge,
+        inputs={},
+        sources={},
+        out=out,
+        work=tmp_path / "work",
+        publish=lambda metrics: None,
+    )
+    metrics = ask_truth(job, context(tmp_path, api_slots=2), judge, lambda: iter(answered))
+    sent = [server.files[batch["input_file_id"]].splitlines() for batch in server.batches.values()]
+    models = [{json.loads(line)["body"]["model"] for line in lines} for lines in sent]
+    assert models == [{"ft:davinci-002:a"}, {"ft:babbage-002:b"}]
+    assert (metrics["true"], metrics["informative"], metrics["missing"]) == (4, 4, 0)
+    assert metrics["answered_by"] == ["ft:babbage-002:b", "ft:davinci-002:a"]
+    for _, reply in read_replies(tmp_path / "api" / "replies.jsonl"):
+        tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
+        price = {"ft:davinci-002:a": Decimal(12), "ft:babbage-002:b": Decimal("1.6")}[reply.model]
+        assert Decimal(reply.cost_usd) == tokens * price / 1_000_000
+
+
+def test_a_batch_of_two_models_is_not_even_sent(client: Client, server: OpenAIServer) -> None:
+    other = {"other": replace(requests(1)["r0"], model="gpt-4o-2024-08-06")}
+    with pytest.raises(ValueError, match="one model"):
+        ask(client, requests(1) | other)
+    assert not server.files
 
 
 def test_a_provider_without_batches_says_so(client: Client, server: OpenAIServer, tmp_path: Path) -> None:

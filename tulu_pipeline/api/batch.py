@@ -114,7 +114,10 @@ async def ask_in_batches(
 
     Raises:
         StageFailed: the provider did not take a batch, or someone cancelled it; what it brought is recorded.
+        ValueError: requests of several models or endpoints.
     """
+    if len({(request.model, request.endpoint) for request in requests}) > 1:
+        raise ValueError("a batch is of one model and one endpoint")
     wanted = {request.digest(): request for request in requests}
     errors: dict[str, ApiError] = {}
     folder = replies.path.parent / _FOLDER

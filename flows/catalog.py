@@ -127,11 +127,11 @@ def find_mixture_of_file(name: str) -> tuple[Mixture, tuple[Dataset, ...]]:
             return value, datasets
         case Dataset():
             return single(value.name), tuple(({each.name: each for each in datasets} | {value.name: value}).values())
-    known = [f"`{path}:{each}`" for each, held in vars(module).items() if isinstance(held, Mixture | Dataset)]
+    named = [f"`{path}:{each}`" for each, held in vars(module).items() if isinstance(held, Mixture | Dataset)]
     raise BadInput(
         f"no constant `{constant}`" if value is None else f"`{constant}` is a {type(value).__name__}",
         str(path),
-        "make it a `Mixture` or a `Dataset`" + (f", or name one: {', '.join(known)}" if known else ""),
+        "make it a `Mixture` or a `Dataset`" + (f", or name one: {', '.join(named)}" if named else ""),
     )
 
 

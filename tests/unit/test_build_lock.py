@@ -1,5 +1,8 @@
 """Compiling an extension: whoever is killed at it holds up nobody, and two never do it at once."""
 
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -62,3 +65,22 @@ def test_one_that_compiles_is_waited_for_and_keeps_its_lock(tmp_path: Path) -> N
         assert first.wait(timeout=60) == 0
         waiting.join(timeout=60)
     assert came.is_set()
+
+
+def test_on_nfs_what_a_killed_one_left_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)  # as NFS does it: it wants a file that is open for writing
+    (tmp_path / "lock").touch()
+    with building_alone(tmp_path):
+        assert not (tmp_path / "lock").exists()
+
+
+def test_where_nothing_can_be_locked_torchs_lock_is_left_to_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / "lock").touch()
+    with building_alone(tmp_path):
+        assert (tmp_path / "lock").exists()

@@ -282,7 +282,7 @@ def _components(components: list[dict[str, Any]]) -> Any:
 def _print_components_notes(components: list[dict[str, Any]], console: Any) -> None:
     if not all(part["exact"] for part in components):
         console.print(
-            "* as the dataset states it; its conversations are not in this store, and single rows may differ",
+            "* as the dataset states it; its present conversations are not in this store, and single rows may differ",
             style="dim",
         )
     for part in components:
@@ -307,8 +307,11 @@ def _print_stored(name: str, stored: Mapping[str, Any] | None, export: str, cons
         return
     counts = [f"{stored[each]:,} {each}" for each in ("rows", "kept", "dropped", "changed") if each in stored]
     made = stored["made"][:16].replace("T", " ")
-    by = "converter version" if stored["current"] else "an older version of the converter:"
-    console.print(f"in this store: {', '.join(counts)} (made {made}, {by} {stored['converter_version']})")
+    version = stored["converter_version"]
+    console.print(f"in this store: {', '.join(counts)} (made {made}, converter version {version})", soft_wrap=True)
+    if not stored["current"]:
+        changed = "; ".join(stored["changed_since"])
+        console.print(f"changed since then: {changed}; `{export}` makes them anew", markup=False, soft_wrap=True)
     for log in ("dropped", "changed"):
         if stored.get(log):
             _print_reasons(name, stored, log, console)

@@ -137,11 +137,16 @@ def prepare_graph(
     )
     store = Store(settings.store)
     forced = {artifact.name for selection in request.refresh for artifact in select(graph, selection)}
-    memory = store.storage.local / "local_hashes.json" if store.storage.local else None
-    plan = Plan(graph, store, Resolver(SourcesLock(settings.sources_lock), memory), forced)
+    plan = Plan(graph, store, resolver_of(store, settings), forced)
     if request.strict_rows:
         _refuse_dropped_rows(plan, store)
     return Session(request, experiment, graph, plan, store, ctx)
+
+
+def resolver_of(store: Store, settings: Settings) -> Resolver:
+    """What tells the sources of a plan; hashes of local files are remembered in the store."""
+    memory = store.storage.local / "local_hashes.json" if store.storage.local else None
+    return Resolver(SourcesLock(settings.sources_lock), memory)
 
 
 def selected_names(session: Session, selection: str) -> list[str]:

@@ -144,7 +144,9 @@ def test_show_does_not_take_one_dataset_for_another_of_its_name(mine: Path, tmp_
     assert tulu_json("show", f"{other}:OWN", cwd=tmp_path)["stored"]["current"]
     other.write_text(other.read_text().replace("converter_version=1", "converter_version=2"))
     assert not tulu_json("show", f"{other}:OWN", cwd=tmp_path)["stored"]["current"]
-    assert "an older version of the converter: 1" in tulu("show", f"{other}:OWN", cwd=tmp_path).stdout
+    text = tulu("show", f"{other}:OWN", cwd=tmp_path).stdout
+    anew = f"`tulu export {other}:OWN` makes them anew"
+    assert f"changed since then: converter version 1 → 2; the code of other.py; {anew}" in text
     pair = tulu_json("show", f"{other}:PAIR", cwd=tmp_path)
     assert [each["exact"] for each in pair["components"]] == [False, False]
 

@@ -82,6 +82,7 @@ class OpenAIServer:
         self.batches: dict[str, dict[str, Any]] = {}
         self.polls_of_batch = 1
         self.no_batches = False
+        self.stumbles = 0  # so many looks at a batch are answered with 503
         self.batch_errors: list[dict[str, Any]] = []  # of a batch that is not taken
         self.batch_cuts: list[tuple[str, int]] = []  # for batch after batch: its end, and how many it answers before
         self.batch_faults: dict[str, tuple[int, str]] = {}  # regular expression of a body to status and code, once
@@ -279,6 +280,9 @@ class _Handler(BaseHTTPRequestHandler):
         batch = known.batches.get(name)
         if batch is None:
             return self._error(404, "not_found", "no such batch")
+        if known.stumbles:
+            known.stumbles -= 1
+            return self._error(503, "server_error", "overloaded", {"retry-after-ms": "10"})
         batch["polls"] += 1
         if batch["status"] == "in_progress" and batch["polls"] >= known.polls_of_batch:
             self._carry_out(batch)

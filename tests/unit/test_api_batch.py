@@ -184,6 +184,16 @@ def test_what_is_recorded_is_in_no_batch_even_where_a_kill_left_the_file(
     assert all(isinstance(each, Reply) for each in answers.values())
 
 
+def test_a_server_that_stumbles_while_a_batch_is_waited_for_is_asked_again(
+    client: Client, server: OpenAIServer
+) -> None:
+    server.stumbles = 2
+    answers = ask(client, requests(2))
+    assert all(isinstance(each, Reply) for each in answers.values())
+    assert server.stumbles == 0
+    assert len(server.batches) == 1
+
+
 def test_a_batch_that_is_not_taken_says_why_and_is_not_sent_again(
     client: Client, server: OpenAIServer, tmp_path: Path
 ) -> None:

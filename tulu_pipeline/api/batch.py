@@ -44,6 +44,7 @@ _FOLDER = "batches"
 _TURN = "turn"  # locked by whoever looks what is under way, and sends
 _HELD = frozenset({errno.EACCES, errno.EAGAIN})  # what a lock says that another one holds
 _ROUNDS = 3  # batches that a request may fail in
+_RETRIES = 5  # of looks at a batch, which cost nothing; what is paid for is sent once
 _TURN_SECONDS = 0.05  # between two looks whether another one has done sending
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 _SHOWN = 10  # errors of a batch
@@ -280,16 +281,15 @@ async def _collect(
     """Wait for a batch, and record every reply in it; the caller holds its file, which then goes."""
     sent, batch_id = await asyncio.to_thread(_read, path)
     batch_id = batch_id or await _created(sdk, sent, path)
-    batch = await sdk.batches.retrieve(batch_id)
-    while batch.status not in _ENDED:
+    patient = sdk.with_options(max_retries=_RETRIES)
+    while (batch := await patient.batches.retrieve(batch_id)).status not in _ENDED:
         await asyncio.sleep(poll_seconds)
-        batch = await sdk.batches.retrieve(batch_id)
     unanswered = ApiError(kind="server", reason=f"batch `{batch_id}`, {batch.status}, has no answer to it")
     errors = dict.fromkeys(sent.requests, unanswered)
     spent = _ZERO
     share = Decimal(1) if price is None else price.batch
     for name in filter(None, (batch.output_file_id, batch.error_file_id)):
-        content = await sdk.files.content(name)
+        content = await patient.files.content(name)
         for line in filter(None, content.content.split(b"\n")):  # `splitlines` cuts texts at U+2028 too
             digest, answer = _answer(line, sent.requests)
             if isinstance(answer, ApiError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from flows.catalog import EXPERIMENTS, find_dataset
 from flows.graph_answers import AnswersGraph
 from flows.graph_data import DataGraph
+from flows.graph_published import PaperNumbers
 from flows.model_facts import model_facts
 from tasks.finetune import FINETUNE, FinetuneParams
 from tasks.recover import RECOVER, RecoverParams
@@ -82,16 +83,19 @@ class _Compiler:
     def table(self) -> Artifact:
         self._refuse_unknown_names()
         rows: list[TableRow] = []
+        papers = PaperNumbers(self.experiment, self.answers)
         inputs: dict[str, Artifact] = {}
         for model in self.experiment.models:
             base = self.data.model(model)
             if self.experiment.untuned:
                 rows.append(TableRow(name=model.name, label="untuned", base_model=model.name, untuned=True))
+                papers.stand_beside(rows[-1], model)
                 inputs |= self.answers.evaluated(model.name, base, model.tokenizer, tuned=False)
             for mixture in self.experiment.mixtures:
                 name = f"{model.name}+{mixture.name}"
                 label = mixture.label or mixture.name
                 rows.append(TableRow(name=name, label=label, base_model=model.name, mixture=mixture.name))
+                papers.stand_beside(rows[-1], model, mixture)
                 checkpoint = self.finetuned(model, base, mixture)
                 template = self.experiment.recipe_for(model, mixture).template
                 asked = self.answers.evaluated(name, checkpoint, model.tokenizer, tuned=True, template=template)
@@ -104,6 +108,7 @@ class _Compiler:
                     name=tuned.name, label=tuned.label or tuned.name, base_model=tuned.base.name, mixture=tuned.mixture
                 )
             )
+            papers.stand_beside(rows[-1], tuned.base)
             inputs |= self.answers.evaluated(
                 tuned.name, self.already_tuned(tuned), tuned.base.tokenizer, tuned=True, template=tuned.template
             )
@@ -128,6 +133,7 @@ class _Compiler:
             data_tokenizer=counter.name if counter else "",
             papers_tokenizer=counter is not None and counter.sources == llama.TOKENIZER.sources,
             length=self.answers.judged_twice(),
+            published=tuple(papers.scores),
         )
         return Artifact(stage=TABULATE, cell=self.experiment.name, params=params, inputs=inputs)
 
@@ -181,7 +187,6 @@ class _Compiler:
             benchmark=benchmark.name,
             lower_is_better=setting.lower_is_better,
             averaged=setting.averaged,
-            judged_by=setting.judged_by(judge),
         )
 
     def _described(self) -> tuple[str, ...]:

@@ -25,6 +25,11 @@ from tulu_pipeline.specs.model import PretrainedTokenizer
 from tulu_pipeline.specs.recorded_model import RecordedModel
 
 
+def asked_as(benchmark: Benchmark, setting: Setting) -> Setting:
+    """The setting whose completions a setting takes: its own, unless another asks the very same."""
+    return benchmark.setting(setting.same_completions_as or setting.metric)
+
+
 class AnswersGraph:
     """Builds the artifacts of answers and scores of one experiment; what is shared is one object."""
 
@@ -108,7 +113,7 @@ class AnswersGraph:
     ) -> Artifact | None:
         if setting.tuned_only and not tuned:
             return None
-        asked = _asked_as(benchmark, setting)
+        asked = asked_as(benchmark, setting)
         eight_bit = asked.metric in self.experiment.eight_bit_metrics
         params = generate_params(
             benchmark,
@@ -134,7 +139,7 @@ class AnswersGraph:
     def _imported(self, recorded: RecordedModel, benchmark: Benchmark, setting: Setting) -> Artifact | None:
         if benchmark.name not in recorded.outputs:
             return None
-        asked, outputs = _asked_as(benchmark, setting), recorded.outputs[benchmark.name]
+        asked, outputs = asked_as(benchmark, setting), recorded.outputs[benchmark.name]
         params = ImportParams(
             benchmark=benchmark.name,
             metric=asked.metric,
@@ -156,7 +161,7 @@ class AnswersGraph:
         )
 
     def _served(self, model: ApiModel, benchmark: Benchmark, setting: Setting) -> Artifact:
-        asked = _asked_as(benchmark, setting)
+        asked = asked_as(benchmark, setting)
         capped = asked.sampling.capped(self.experiment.max_new_tokens, self.experiment.samples)
         params = AskParams(
             model=model,
@@ -233,10 +238,6 @@ class AnswersGraph:
             objects=objects,
             occupies=judge.slot,
         )
-
-
-def _asked_as(benchmark: Benchmark, setting: Setting) -> Setting:
-    return benchmark.setting(setting.same_completions_as or setting.metric)
 
 
 def _prompts(benchmark: Benchmark) -> ObjectRef:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tulu_pipeline.artifacts.canonical import added_field
 from tulu_pipeline.artifacts.stage import AUX, Job, Metrics, RunContext, Stage
 from tulu_pipeline.reporting.data_table import DataRow
+from tulu_pipeline.reporting.paper import PublishedScore
 from tulu_pipeline.reporting.table import AverageRule, TableColumn, TableRow
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class TabulateParams:
         papers_tokenizer: it is the one that the paper counts with.
         length: the metric that a judge judged, and that by which the false evaluator judged the same answers; where
             there are two such, the length analysis shows them.
+        published: the paper's numbers that stand beside ours; none beside what was made or asked otherwise.
     """
 
     title: str
@@ -48,6 +50,7 @@ class TabulateParams:
     data_tokenizer: str = added_field(default="")
     papers_tokenizer: bool = added_field(default=False)
     length: tuple[str, str] | None = added_field(default=None)
+    published: tuple[PublishedScore, ...] = added_field(default=())
 
 
 def run_tabulate(job: Job[TabulateParams], ctx: RunContext) -> Metrics:
@@ -96,6 +99,7 @@ def _results(job: Job[TabulateParams], ctx: RunContext) -> dict[str, Any]:
         notes=params.notes,
         average_rule=params.average,
         headline=params.headline,
+        published=params.published,
     )
     write_table(table, job.out / "table.json")
     (job.out / "table.md").write_text(to_markdown(table), encoding="utf-8")

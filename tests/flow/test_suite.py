@@ -8,8 +8,8 @@ import pytest
 from fakes.processes import kill_once, left_behind, start, tulu_json
 
 from tulu_pipeline.artifacts.append_file import read_appended
-from tulu_pipeline.experiments.full import PAPER_ITEMS
 from tulu_pipeline.inference.records import Record
+from tulu_pipeline.specs.columns import PAPER_ITEMS
 
 SECONDS = 8 * 3600
 ENOUGH = 5  # answers of a metric that is cut off

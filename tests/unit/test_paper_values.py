@@ -3,7 +3,7 @@
 import pytest
 
 from tulu_pipeline.reporting.build import Measurement, build_table
-from tulu_pipeline.reporting.paper import published_columns, published_percent
+from tulu_pipeline.reporting.paper import PublishedScore, published_columns, published_percent
 from tulu_pipeline.reporting.table import AVERAGE, Score, TableColumn, TableRow
 from tulu_pipeline.reporting.text import points
 
@@ -29,6 +29,7 @@ def test_the_recomputed_average_of_table_3_is_the_published_one(mixture):
         rows=[TableRow(name="r", label="r", base_model="llama-13b", mixture=mixture)],
         columns=[TableColumn(metric=metric, title=metric) for metric in metrics],
         measured={("r", metric): point(TABLE_3[metric].percent[mixture]) for metric in metrics},
+        published=[PublishedScore(row="r", metric=AVERAGE, percent=TABLE_3[AVERAGE].percent[mixture])],
     )
     average = table.rows[0].average
     assert float(points(average.views["paper"].score.value)) == TABLE_3[AVERAGE].percent[mixture]

@@ -11,7 +11,7 @@ from tasks import STAGES
 from tulu_pipeline.experiments import full, quarter
 from tulu_pipeline.inference.passages import cutter
 from tulu_pipeline.models.tiny import FAMILY, write_tokenizer
-from tulu_pipeline.specs.columns import ALL
+from tulu_pipeline.specs.columns import ALL, PAPER_ITEMS
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.tokens.tokenizer import load_tokenizer
 
@@ -82,7 +82,7 @@ def test_the_papers_items_are_counted_and_every_prompt_fits_the_model(
         benchmark = find_benchmark(name, full.EXPERIMENT)
         items = items_of(benchmark, str(tmp_path / "store"))
         for metric in metrics:
-            assert len(items[metric]) == full.PAPER_ITEMS[metric], metric
+            assert len(items[metric]) == PAPER_ITEMS[metric], metric
             # Which of two items is the longer in tokens is nearly which is the longer in bytes.
             shown = [benchmark.render(item, cut) if benchmark.render else item for item in items[metric]]
             longest = sorted(shown, key=lambda item: len(item.prompts[-1].encode()))[-20:]

@@ -8,8 +8,7 @@ from flows.graph import graph_of
 from tasks.tabulate import TabulateParams
 from tulu_pipeline.benchmarks import alpaca_eval, truthfulqa
 from tulu_pipeline.experiments import alpaca_replay, demo, first_light, proprietary, quarter
-from tulu_pipeline.reporting.build import build_table
-from tulu_pipeline.reporting.table import TableColumn, TableRow
+from tulu_pipeline.reporting.table import TableColumn
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.judge import FalseEvaluator, Judge
 from tulu_pipeline.specs.model_judge import ServedTruthJudges
@@ -63,17 +62,3 @@ def test_judges_that_are_models_are_named_too() -> None:
     assert setting.title_by(setting.judge) == setting.title
     served = ServedTruthJudges(truth="a", information="b")
     assert setting.title_by(served) == f"{setting.title}, by judges of openai"
-
-
-def test_the_papers_number_stands_beside_its_own_judges_only() -> None:
-    row = TableRow(name="r", label="r", base_model="llama-13b", mixture="alpaca")
-
-    def published(column: TableColumn) -> tuple[float | None, float | None]:
-        missing = {("r", column.metric): None}
-        (line,) = build_table(title="", rows=[row], columns=[column], measured=missing).rows
-        assert line.average is not None
-        return line.cells[0].published_percent, line.average.published_percent
-
-    own = TableColumn(metric="alpaca_eval", title="AlpacaEval")
-    assert None not in published(own)
-    assert published(replace(own, judged_by="unique tokens")) == (None, None)

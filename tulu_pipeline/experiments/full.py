@@ -10,30 +10,13 @@ from __future__ import annotations
 from tulu_pipeline import stand_ins
 from tulu_pipeline.benchmarks import tydiqa
 from tulu_pipeline.models.tiny import FAMILY
-from tulu_pipeline.specs.columns import ALL
+from tulu_pipeline.specs.columns import ALL, PAPER_ITEMS
 from tulu_pipeline.specs.experiment import Experiment
 from tulu_pipeline.specs.judge import FalseEvaluator
 from tulu_pipeline.specs.mixture import single
 from tulu_pipeline.specs.recipe import Recipe
 
 _STEPS = 120
-# The paper's: of GSM 200 questions; of BBH 40 for each of 27 tasks, of TyDiQA 100 for each of 9 languages, of ToxiGen
-# 500 for each of 14 groups; of the others all.
-PAPER_ITEMS = {
-    "mmlu_0shot": 14_042,
-    "mmlu_5shot": 14_042,
-    "gsm_direct": 200,
-    "gsm_cot": 200,
-    "bbh_direct": 1_080,
-    "bbh_cot": 1_080,
-    "tydiqa_gp": 900,
-    "tydiqa_cb": 900,
-    "codex_eval_p1": 164,
-    "codex_eval_p10": 164,
-    "toxigen": 7_000,
-    "truthfulqa": 817,
-    "alpaca_eval": 805,
-}
 
 
 def suite(

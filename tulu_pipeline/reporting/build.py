@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tulu_pipeline.errors import BadInput
 from tulu_pipeline.reporting.intervals import Estimate, weighted_sum
-from tulu_pipeline.reporting.paper import published_percent
+from tulu_pipeline.reporting.paper import PublishedScore
 from tulu_pipeline.reporting.table import (
     AVERAGE,
     AverageRule,
@@ -69,6 +69,7 @@ def build_table(
     notes: Sequence[str] = (),
     average_rule: AverageRule = "columns",
     headline: str = "paper",
+    published: Sequence[PublishedScore] = (),
 ) -> Table:
     """The table of `rows` × `columns`.
 
@@ -82,6 +83,7 @@ def build_table(
         average_rule: `columns`: plain mean of the columns (Tables 3–5 of the paper); `benchmarks`: per benchmark the
             mean of its columns, then the mean of those (Table 8); `none`. A row with an empty cell has no average.
         headline: the scorer shown first.
+        published: the paper's numbers to stand beside ours.
 
     Raises:
         BadInput: a row or metric is named twice, or a cell is neither measured nor said to be missing.
@@ -94,11 +96,12 @@ def build_table(
     weights = _weights(columns, average_rule)
     least = frozenset(column.metric for column in columns if column.lower_is_better)
     references = {row.base_model: row for row in rows if row.untuned}
+    papers = {(each.row, each.metric): each.percent for each in published}
     made: dict[str, Row] = {}
     for spec in sorted(grouped, key=lambda row: not row.untuned):  # references first
         reference = references.get(spec.base_model)
         base = None if reference is None or spec.untuned else (reference, made[reference.name])
-        made[spec.name] = _row(spec, columns, weights, measured, scorers, base)
+        made[spec.name] = _row(spec, columns, weights, measured, scorers, base, papers)
     return Table(
         title=title,
         columns=tuple(columns),
@@ -130,10 +133,11 @@ def _row(
     measured: Mapping[tuple[str, str], Measurement | None],
     scorers: Sequence[str],
     base: tuple[TableRow, Row] | None,
+    papers: Mapping[tuple[str, str], float],
 ) -> Row:
     cells = []
     for column in columns:
-        published = _published(spec, column.metric, (column,))
+        published = papers.get((spec.name, column.metric))
         if spec.untuned and column.tuned_only:
             cells.append(Cell(metric=column.metric, status="not_applicable", published_percent=published))
             continue
@@ -161,17 +165,11 @@ def _row(
         )
     if not weights:
         return Row(spec=spec, cells=tuple(cells), average=None)
-    published = _published(spec, AVERAGE, [column for column in columns if column.averaged])
     averaged = [cell for cell, column in zip(cells, columns, strict=True) if column.averaged]
     average = _average(averaged, weights, scorers, base[1].average if base else None)
-    return Row(spec=spec, cells=tuple(cells), average=replace(average, published_percent=published))
-
-
-def _published(spec: TableRow, metric: str, columns: Sequence[TableColumn]) -> float | None:
-    """What the paper printed, unless a column was judged by another: it printed nothing of that."""
-    if any(column.judged_by for column in columns):
-        return None
-    return published_percent(base_model=spec.base_model, mixture=spec.mixture, metric=metric)
+    return Row(
+        spec=spec, cells=tuple(cells), average=replace(average, published_percent=papers.get((spec.name, AVERAGE)))
+    )
 
 
 def _view(measurement: Measurement, reference: Measurement | None, scorer: str, lower_is_better: bool) -> View:

@@ -32,6 +32,21 @@ class PublishedColumn:
     percent: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedScore:
+    """A number of the paper that stands beside one of ours.
+
+    Attributes:
+        row: name of our row.
+        metric: id, or `average`.
+        percent: what the paper prints, in points.
+    """
+
+    row: str
+    metric: str
+    percent: float
+
+
 @functools.cache
 def published_columns() -> tuple[PublishedColumn, ...]:
     """All columns, in the paper's order."""

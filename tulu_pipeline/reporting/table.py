@@ -54,8 +54,6 @@ class TableColumn:
         benchmark: columns of one benchmark count as one in the average rule `benchmarks`; "" stands alone.
         lower_is_better: the least value is the best (ToxiGen).
         averaged: whether it is part of a row's average; the paper's safety columns are not.
-        judged_by: another judge than the benchmark's own, which the title names; such numbers are not the paper's. ""
-            for none.
     """
 
     metric: str
@@ -64,7 +62,6 @@ class TableColumn:
     benchmark: str = ""
     lower_is_better: bool = False
     averaged: bool = added_field(default=True)
-    judged_by: str = added_field(default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +151,8 @@ class Cell:
         undefined: items without a score, such as those whose judge's reply could not be read; the value rests on the
             others, and is not complete.
         groups: value by group of items.
-        published_percent: what the paper printed for this model and metric, in points.
+        published_percent: what the paper printed for this model and metric, in points; None where it printed nothing,
+            or where the model or the question was another than the paper's.
     """
 
     metric: str

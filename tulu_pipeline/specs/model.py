@@ -108,7 +108,7 @@ class TunedModel:
             its tokenizer's files (`own`).
         label: what the table prints; "" uses the name.
         mixture: what its makers say it was tuned on, by this project's name; the paper's score for it then stands
-            beside ours. "" for none.
+            beside ours, where it is asked alike. "" for none.
         license, citation, url: for people; `license` is an SPDX id, or a name.
     """
 

@@ -13,6 +13,7 @@ import pytest
 from doc_pages import blocks, commands, page
 from fakes.processes import tulu
 
+from flows.catalog import find_mixture_of_file
 from tulu_pipeline.artifacts.source import Builtin, HubFile, LocalFile, PinnedFile
 from tulu_pipeline.chat.schema import Conversation, Message
 from tulu_pipeline.errors import BadInput, NotFound
@@ -322,6 +323,17 @@ def test_the_page_about_own_data_does_what_it_says(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["letters_letters_0", "letters_letters_1"]
     assert rows[0]["messages"][1]["content"] == "Dear Mr. Hale, the roof leaks again."
     assert (folder / "aux" / "dropped.jsonl").read_text() == ""
+
+
+def test_a_file_that_holds_a_dataset_stands_for_it(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(
+        "from tulu_pipeline.raw.own import own_dataset\n"
+        'DATASET = own_dataset("faq", "faq.jsonl", module=__file__)\n'
+        'OTHER = own_dataset("faq", "other.jsonl", module=__file__)\n'
+    )
+    for name, file in (("one.py", "faq.jsonl"), ("one.py:DATASET", "faq.jsonl"), ("one.py:OTHER", "other.jsonl")):
+        mixture, (dataset,) = find_mixture_of_file(f"{tmp_path}/{name}")
+        assert ([part.dataset for part in mixture.components], list(dataset.sources)) == (["faq"], [file])
 
 
 def test_the_calls_on_the_page_about_own_data_are_right() -> None:

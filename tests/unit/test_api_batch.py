@@ -125,6 +125,28 @@ def test_a_batch_that_was_under_way_at_a_kill_is_waited_for_and_not_sent_again(
     assert not list((tmp_path / "api" / "batches").glob("*.jsonl"))
 
 
+@pytest.mark.timeout(60)
+def test_an_interrupted_wait_ends_at_once_and_the_batch_is_found_again(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def interrupted() -> None:
+        if server.batches:
+            raise KeyboardInterrupt
+
+    server.polls_of_batch = 10**9
+    with monkeypatch.context() as patch:
+        patch.setattr("tulu_pipeline.api.client.raise_if_asked", interrupted)
+        with pytest.raises(KeyboardInterrupt), connected("openai", context(tmp_path)) as client:
+            ask(client, requests(3))
+    server.polls_of_batch = 0
+    with connected("openai", context(tmp_path)) as client:
+        assert all(isinstance(each, Reply) for each in ask(client, requests(3)).values())
+    assert len(server.batches) == 1
+
+
 def test_whoever_collects_the_batch_of_a_killed_run_records_all_of_its_replies(
     client: Client, server: OpenAIServer, tmp_path: Path
 ) -> None:

@@ -162,11 +162,14 @@ class Client:
             self._sdk, list(named.values()), self._replies, budget, self.price(first.model), poll_seconds=poll_seconds
         )
         pending = asyncio.run_coroutine_threadsafe(telling_faults(work, self.provider), self._loop)
-        while True:
-            raise_if_asked()
-            with contextlib.suppress(TimeoutError):
-                answers = pending.result(timeout=_LISTEN_EVERY_SECONDS)
-                break
+        try:
+            while not pending.done():
+                raise_if_asked()
+                with contextlib.suppress(TimeoutError):
+                    pending.result(timeout=_LISTEN_EVERY_SECONDS)
+        finally:
+            pending.cancel()  # a batch goes on at the provider's; who comes next finds it
+        answers = pending.result()
         for digest, answer in answers.items():
             if isinstance(answer, Reply):
                 spending.known += digest in known

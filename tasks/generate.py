@@ -310,5 +310,5 @@ def _raise_first(failures: Mapping[str, Mapping[str, str]], unheard: Sequence[st
 
 
 GENERATE = Stage(
-    name="generate", version=1, params=GenerateParams, run=run_generate, batch=True, deterministic=False, slot="gpu"
+    name="generate", version=2, params=GenerateParams, run=run_generate, batch=True, deterministic=False, slot="gpu"
 )

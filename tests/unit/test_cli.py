@@ -70,7 +70,7 @@ def test_a_users_file_with_a_syntax_error_names_its_line(tmp_path: Path) -> None
     (tmp_path / "mine.py").write_text("EXPERIMENT = (\n")
     done = tulu("plan", "mine.py", cwd=tmp_path)
     assert done.returncode == 2
-    assert "mine.py, line 1" in done.stderr
+    assert "mine.py:1" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["datasets", "mixtures", "models", "benchmarks", "experiments", "stages"])

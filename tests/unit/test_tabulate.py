@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fakes.sample_results import COLUMNS, MISSING, ROWS, write_results
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.tabulate import TABULATE, TabulateParams, run_tabulate
@@ -172,6 +172,7 @@ def test_reading_the_stage_costs_no_heavy_import():
     assert done.stdout.strip() == "[]"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=12))
 def test_front_coding_gives_every_prompt_back(tmp_path_factory, prompts):
     folder = tmp_path_factory.mktemp("report")

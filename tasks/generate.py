@@ -295,10 +295,12 @@ def tensor_parallel(model: Path, *, ranks: int, gpus: int) -> int:
 
     Its heads must come out even.
     """
+    if min(ranks, gpus) < 2:
+        return 1
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     heads = int(config["num_attention_heads"])
     shared = math.gcd(heads, int(config.get("num_key_value_heads") or heads))
-    return max(parts for parts in range(1, max(1, min(ranks, gpus)) + 1) if shared % parts == 0)
+    return max(parts for parts in range(1, min(ranks, gpus) + 1) if shared % parts == 0)
 
 
 def _raise_first(failures: Mapping[str, Mapping[str, str]], unheard: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ def test_an_execution_that_is_killed_goes_on_and_executes_nothing_twice(files: P
     folder = tmp_path / "execute"
     code = f"""
 import sys
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]}
+sys.path[:0] = {[str(Path(__file__).parents[level]) for level in range(3)]}
 from pathlib import Path
 import test_execute as test
 folder, files = Path({str(folder)!r}), Path({str(files)!r})

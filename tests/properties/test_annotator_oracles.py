@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ BENIGN = TEXTS.filter(lambda text: "<|im_" not in text and "{" not in text)
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)  # the library tells each completion that it cannot parse
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def library_rank(completion: str) -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -45,7 +47,11 @@ def main() -> None:
         if siblings is None or not siblings.one_is_gone(within_seconds=_SECONDS_TO_BE_GONE):
             emit(failure_event(rank, error))
         raise SystemExit(1) from error
-    dist.destroy_process_group()
+    if torch.cuda.is_available():
+        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is saved and told; taking threads of native libraries down now and then aborts a process
 
 
 def _join(job: TrainingJob) -> None:

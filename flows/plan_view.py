@@ -108,8 +108,7 @@ def print_left_out(session: Session, console: Any) -> None:
         if dropped := counts.get("dropped"):
             reason, times = max(counts["dropped_by_reason"].items(), key=lambda each: each[1])
             log = session.store.path(node.manifest) / "aux" / "dropped.jsonl"
-            dataset = node.artifact.name.removeprefix("normalize[").removesuffix("]")
-            told = f"{dataset}: {dropped:,} of {counts['rows']:,} rows left out ({times:,}: {reason}); {log}"
+            told = f"{node.artifact.cell}: {dropped:,} of {counts['rows']:,} rows left out ({times:,}: {reason}); {log}"
             console.print(told, style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -43,7 +43,7 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     from flows.providers import lacking_providers
-    from flows.session import Request, prepare
+    from flows.session import Request, prepare, run_in_threads
     from tulu_pipeline.artifacts.plan import Status
 
     if runner not in {"prefect", "local"}:
@@ -65,7 +65,7 @@ def run(
         _tell(session, as_json=as_json)
         return
     if session.plan.count()[Status.HIT] == len(session.plan.nodes):
-        result = _nothing_to_do(session)
+        result = run_in_threads(session)  # nothing to submit: no bars, no Prefect
     else:
         for line in lacking_providers(session.plan):
             log.warning("%s", line)
@@ -108,10 +108,3 @@ def _carry_out(session: Session, runner: str) -> RunResult:
 
         # What moves was resolved for this plan; resolved again it might be something else.
         return run_with_prefect(dataclasses.replace(session.request, update_sources=False), bars)
-
-
-def _nothing_to_do(session: Session) -> RunResult:
-    """The run's own loop with nothing to submit: no bars, no Prefect."""
-    from flows.session import run_in_threads
-
-    return run_in_threads(session)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import json
 import logging
@@ -24,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tulu_pipeline.api.answers import Malformed, parse_reply
 from tulu_pipeline.api.prices import Price
-from tulu_pipeline.api.replies import ReplyLog
+from tulu_pipeline.api.replies import HELD, ReplyLog
 from tulu_pipeline.api.requests import ApiError, ApiRequest, Reply
 from tulu_pipeline.api.retry import fault_of_status
 from tulu_pipeline.artifacts.json_lines import from_line, to_line
@@ -42,7 +41,6 @@ MOST_REQUESTS = 50_000  # of one batch
 _SCHEMA_VERSION = 1
 _FOLDER = "batches"
 _TURN = "turn"  # locked by whoever looks what is under way, and sends
-_HELD = frozenset({errno.EACCES, errno.EAGAIN})  # what a lock says that another one holds
 _ROUNDS = 3  # batches that a request may fail in
 _RETRIES = 5  # of looks at a batch, which cost nothing; what is paid for is sent once
 _TURN_SECONDS = 0.05  # between two looks whether another one has done sending
@@ -214,7 +212,7 @@ def _lock(file: IO[bytes]) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in _HELD:
+            if error.errno not in HELD:
                 raise
             return False
     return True

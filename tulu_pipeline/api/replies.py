@@ -28,7 +28,7 @@ _SCHEMA_VERSION = 1
 _PREFIX = b'{"request_sha256":"'
 _DIGEST = slice(len(_PREFIX), len(_PREFIX) + 64)
 _CHUNK = 1 << 20
-_HELD = frozenset({errno.EACCES, errno.EAGAIN})  # what POSIX has a lock say that another process holds
+HELD = frozenset({errno.EACCES, errno.EAGAIN})  # what POSIX has a lock say that another process holds
 _CLAIM_BITS = 60  # of the digest: the place of a claim's byte
 
 
@@ -102,7 +102,7 @@ class ReplyLog:
         try:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except OSError as error:
-            if error.errno not in _HELD:
+            if error.errno not in HELD:
                 what = f"no lock can be had: {error.strerror or error}"
                 fix = "use a store on a file system with locks (NFS: with lockd; Lustre: mounted with `flock`)"
                 raise StoreError(what, self._claims.name, f"{fix}: `--store PATH`") from error

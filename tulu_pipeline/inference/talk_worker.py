@@ -11,13 +11,12 @@ Loads a model and answers orders, JSON lines on stdin, one after the other; it e
 from __future__ import annotations
 
 import functools
-import os
 import queue
 import sys
 import threading
 from dataclasses import dataclass
 
-from tulu_pipeline.artifacts.child_side import emit
+from tulu_pipeline.artifacts.child_side import emit, end_at_once
 from tulu_pipeline.artifacts.json_lines import from_line
 from tulu_pipeline.inference.engine import EngineSettings, Failed, Request, load_engine
 
@@ -77,9 +76,8 @@ def main() -> None:
                     "completion_tokens": result.completion_tokens,
                 }
             )
-    sys.stderr.flush()
     if not settings.gpu:
-        os._exit(0)  # there is nothing to save and no process to end, and taking torch down costs seconds
+        end_at_once()  # there is nothing to save and no process to end
 
 
 if __name__ == "__main__":

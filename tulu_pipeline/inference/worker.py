@@ -12,13 +12,12 @@ recorded is not asked again. Events on stdout:
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.artifacts.child_side import emit, end_at_once, end_with_parent
 from tulu_pipeline.artifacts.json_lines import from_line
 from tulu_pipeline.errors import TuluError
 from tulu_pipeline.inference.answering import Answering
@@ -71,10 +70,7 @@ def main() -> None:
     work = from_line(path.read_bytes(), WorkerJob, str(path))
     run_worker(work)
     if not work.engine.gpu:
-        # All is recorded and synced, and there are no workers to end: taking torch and vLLM down would cost seconds.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        end_at_once()  # all is recorded and synced, and there are no workers to end
 
 
 if __name__ == "__main__":

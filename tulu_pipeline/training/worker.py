@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from tulu_pipeline.artifacts.child_side import emit, end_with_parent
+from tulu_pipeline.artifacts.child_side import emit, end_at_once, end_with_parent
 from tulu_pipeline.errors import StageFailed
 from tulu_pipeline.settings import launched_rank
 from tulu_pipeline.training.job import TrainingJob
@@ -49,9 +47,7 @@ def main() -> None:
         raise SystemExit(1) from error
     if torch.cuda.is_available():
         dist.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # all is saved and told; taking threads of native libraries down now and then aborts a process
+    end_at_once()  # all is saved and told
 
 
 def _join(job: TrainingJob) -> None:
